@@ -1,1 +1,4 @@
-//! wasmflow
+//! wasmflow: a stream processor whose sources, interceptors and sinks are sandboxed WebAssembly components.
+
+pub mod event;
+pub mod position;
