@@ -2,3 +2,5 @@
 
 pub mod event;
 pub mod position;
+
+pub mod plugin;
