@@ -1,0 +1,198 @@
+//! A wasmflow agent: the binary running one pipeline file in a folder of its own.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::binary::wasmflow;
+use crate::lines::Lines;
+use crate::process::Process;
+
+/// A running agent; killed when dropped.
+#[derive(Debug)]
+pub struct Agent {
+    process: Process,
+    stdout: Lines,
+    stderr: Lines,
+}
+
+/// How an agent ended and everything it wrote.
+#[derive(Debug)]
+pub struct Ended {
+    /// `None` when a signal ended it.
+    pub code: Option<i32>,
+    pub stdout: Vec<String>,
+    pub stderr: String,
+}
+
+/// How an agent is started beyond its pipeline file.
+#[derive(Debug, Default)]
+pub struct Options<'o> {
+    /// Environment variables, beside those of the test.
+    pub env: Vec<(&'o str, &'o str)>,
+    /// The filter of the log, as `RUST_LOG` takes it.
+    pub log: Option<&'o str>,
+}
+
+impl Agent {
+    /// Runs `wasmflow run` on the pipeline file.
+    ///
+    /// # Panics
+    /// When the binary cannot be started.
+    pub fn run(pipeline: &Path) -> Self {
+        Self::run_with(pipeline, &Options::default())
+    }
+
+    /// As [`run`](Self::run), with options.
+    ///
+    /// # Panics
+    /// When the binary cannot be started.
+    pub fn run_with(pipeline: &Path, options: &Options<'_>) -> Self {
+        let mut command = command("run", pipeline);
+        command.envs(options.env.iter().copied());
+        if let Some(filter) = options.log {
+            command.env("RUST_LOG", filter);
+        }
+        Self::start(command)
+    }
+
+    fn start(mut command: Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = Process::start(command).expect("the binary was built");
+        let child = process.child_mut();
+        let stdout = Lines::collect(child.stdout.take().expect("it was piped"));
+        let stderr = Lines::collect(child.stderr.take().expect("it was piped"));
+        Self { process, stdout, stderr }
+    }
+
+    /// What console sinks wrote.
+    pub fn stdout(&self) -> &Lines {
+        &self.stdout
+    }
+
+    /// The log.
+    pub fn stderr(&self) -> &Lines {
+        &self.stderr
+    }
+
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Waits until the console holds `count` lines and gives them.
+    ///
+    /// # Panics
+    /// With the log, when it holds fewer after `limit`, or the agent ends before.
+    pub fn expect_lines(&self, count: usize, limit: Duration) -> Vec<String> {
+        let lines = self.stdout.wait_for_count(count, limit);
+        assert!(lines.len() >= count, "{} of {count} lines after {limit:?}; the log:\n{}", lines.len(), self.stderr.text());
+        lines
+    }
+
+    /// Waits until the log holds `needle`.
+    ///
+    /// # Panics
+    /// With the log, when it does not hold it after `limit`, or the agent ends before.
+    pub fn expect_log(&self, needle: &str, limit: Duration) {
+        let found = self.stderr.wait_for(0, needle, limit);
+        assert!(found.is_some(), "the log does not say `{needle}` within {limit:?}:\n{}", self.stderr.text());
+    }
+
+    /// Waits until the agent ends by itself.
+    ///
+    /// # Panics
+    /// With the log, when it still runs after `limit`.
+    pub fn wait(mut self, limit: Duration) -> Ended {
+        let status = self.process.wait(limit);
+        let status = status.unwrap_or_else(|| panic!("still running after {limit:?}; the log:\n{}", self.stderr.text()));
+        self.stdout.wait_for_end(Duration::from_secs(5));
+        self.stderr.wait_for_end(Duration::from_secs(5));
+        Ended { code: status.code(), stdout: self.stdout.all(), stderr: self.stderr.text() }
+    }
+
+    /// Waits until the agent has done all its work, and gives the console's lines.
+    ///
+    /// # Panics
+    /// With the log, when it does not end with exit code 0 within `limit`.
+    pub fn expect_done(self, limit: Duration) -> Vec<String> {
+        let ended = self.wait(limit);
+        assert_eq!(ended.code, Some(0), "the log:\n{}", ended.stderr);
+        ended.stdout
+    }
+
+    /// Asks it to drain and stop with SIGTERM, and gives how it ended.
+    ///
+    /// # Panics
+    /// With the log, when it does not end within 40 s, which is 10 s more than it may drain.
+    pub fn stop(self) -> Ended {
+        self.process.signal(Signal::TERM);
+        self.wait(Duration::from_secs(40))
+    }
+
+    /// Ends it at once with SIGKILL.
+    pub fn kill(mut self) {
+        self.process.kill();
+    }
+}
+
+/// Runs `wasmflow VERB PIPELINE` to its end and gives what it wrote; for verbs that end by themselves.
+///
+/// # Panics
+/// When it still runs after a minute.
+pub fn wasmflow_verb(verb: &str, pipeline: &Path) -> Ended {
+    Agent::start(command(verb, pipeline)).wait(Duration::from_secs(60))
+}
+
+fn command(verb: &str, pipeline: &Path) -> Command {
+    let mut command = Command::new(wasmflow());
+    command.arg(verb).arg(pipeline).env_remove("RUST_LOG");
+    command
+}
+
+/// A pipeline file in a fresh folder, which is also where relative paths in it start and its state lives.
+#[derive(Debug)]
+pub struct PipelineFile {
+    folder: crate::folder::Folder,
+    path: PathBuf,
+}
+
+impl PipelineFile {
+    /// Writes `stages` below a `[pipeline]` table that names the pipeline `name` and keeps its state in the folder.
+    ///
+    /// # Panics
+    /// When the file cannot be written.
+    pub fn new(name: &str, stages: &str) -> Self {
+        let folder = crate::folder::Folder::new(name);
+        let path = folder.join("pipeline.toml");
+        let file = Self { folder, path };
+        file.rewrite(name, stages);
+        file
+    }
+
+    /// Replaces the stages; the state stays.
+    ///
+    /// # Panics
+    /// When the file cannot be written.
+    pub fn rewrite(&self, name: &str, stages: &str) {
+        let text = format!("[pipeline]\nname = \"{name}\"\ninstance = \"test\"\nstate_dir = \"state\"\n\n{stages}");
+        self.folder.write("pipeline.toml", text);
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn folder(&self) -> &crate::folder::Folder {
+        &self.folder
+    }
+
+    /// Runs an agent on it.
+    ///
+    /// # Panics
+    /// When the binary cannot be started.
+    pub fn run(&self) -> Agent {
+        Agent::run(&self.path)
+    }
+}

@@ -1,0 +1,17 @@
+//! Starts the real servers, agents and clients that wasmflow's end-to-end tests and benchmarks run against.
+//!
+//! Everything a test starts listens on a free port of the loopback interface, keeps its files in a fresh folder and dies
+//! with the test process, however that ends. A test whose server is not installed skips aloud; with `CI` set it fails.
+
+pub mod agent;
+pub mod binary;
+pub mod broker;
+pub mod database;
+pub mod folder;
+pub mod ledger;
+pub mod lines;
+pub mod netcat;
+pub mod port;
+pub mod process;
+pub mod records;
+pub mod skip;

@@ -1,0 +1,171 @@
+//! Topics made, and records produced and read, beside wasmflow: the test's own side of Kafka.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Headers as _, Message as _};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+/// A record as it was read back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    pub partition: i32,
+    pub offset: i64,
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+    pub headers: Vec<(String, Vec<u8>)>,
+}
+
+impl Record {
+    /// The value as text; empty for a tombstone.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(self.value.as_deref().unwrap_or_default()).into_owned()
+    }
+}
+
+/// One cluster, as the tests' own clients see it.
+#[derive(Debug, Clone)]
+pub struct Topics {
+    address: String,
+}
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+impl Topics {
+    pub fn at(address: impl Into<String>) -> Self {
+        Self { address: address.into() }
+    }
+
+    fn config(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.address);
+        config
+    }
+
+    /// Makes a topic, and waits until its partitions have leaders.
+    ///
+    /// # Errors
+    /// When the broker refuses it or does not answer.
+    pub fn create(&self, topic: &str, partitions: i32) -> anyhow::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+        let admin: AdminClient<DefaultClientContext> = self.config().create()?;
+        let wanted = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+        let options = AdminOptions::new().operation_timeout(Some(LIMIT));
+        let answers = runtime.block_on(admin.create_topics([&wanted], &options))?;
+        for answer in answers {
+            answer.map_err(|(topic, code)| anyhow::anyhow!("cannot make topic `{topic}`: {code}"))?;
+        }
+        let ready = || self.partitions(topic).is_ok_and(|found| found.len() == partitions as usize);
+        ensure!(crate::process::wait_until(LIMIT, ready), "topic `{topic}` has no leaders after {LIMIT:?}");
+        Ok(())
+    }
+
+    fn partitions(&self, topic: &str) -> anyhow::Result<Vec<i32>> {
+        let client: BaseConsumer = self.config().create()?;
+        let metadata = client.fetch_metadata(Some(topic), LIMIT)?;
+        let found = metadata.topics().first().context("the broker answers for the topic asked")?;
+        Ok(found.partitions().iter().filter(|p| p.leader() >= 0).map(|p| p.id()).collect())
+    }
+
+    /// Produces `values` to one partition, in order, and waits until all are acknowledged.
+    ///
+    /// # Errors
+    /// When the broker does not take them all in time.
+    pub fn produce<V: AsRef<[u8]>>(&self, topic: &str, partition: i32, values: impl IntoIterator<Item = V>) -> anyhow::Result<()> {
+        let producer: BaseProducer = self.config().set("enable.idempotence", "true").set("linger.ms", "5").create()?;
+        for value in values {
+            let mut record = BaseRecord::<(), [u8]>::to(topic).partition(partition).payload(value.as_ref());
+            while let Err((error, refused)) = producer.send(record) {
+                ensure!(is_queue_full(&error), "cannot produce to `{topic}`: {error}");
+                producer.poll(Duration::from_millis(20));
+                record = refused;
+            }
+        }
+        producer.flush(Duration::from_secs(120)).with_context(|| format!("`{topic}` did not take all records"))
+    }
+
+    /// How many records the topic holds or has held, over all partitions.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub fn count(&self, topic: &str) -> anyhow::Result<u64> {
+        let client: BaseConsumer = self.config().create()?;
+        let ends = self.partitions(topic)?.into_iter().map(|partition| client.fetch_watermarks(topic, partition, LIMIT));
+        ends.map(|watermarks| Ok(u64::try_from(watermarks?.1)?)).sum()
+    }
+
+    /// Waits until the topic holds at least `count` records.
+    ///
+    /// # Errors
+    /// When it does not after `limit`.
+    pub fn wait_for_count(&self, topic: &str, count: u64, limit: Duration) -> anyhow::Result<()> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let found = self.count(topic)?;
+            if found >= count {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "topic `{topic}` holds {found} records after {limit:?}, not {count}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Reads everything that the topic holds now, partition by partition in order of offsets.
+    ///
+    /// # Errors
+    /// When the broker does not hand it out in time.
+    pub fn read_all(&self, topic: &str) -> anyhow::Result<Vec<Record>> {
+        let mut records = Vec::new();
+        for partition in self.partitions(topic)? {
+            self.read_partition(topic, partition, |record| records.push(record))?;
+        }
+        Ok(records)
+    }
+
+    /// Hands every record that the partition holds now to `take`, in order.
+    ///
+    /// # Errors
+    /// When the broker does not hand them out in time.
+    pub fn read_partition(&self, topic: &str, partition: i32, mut take: impl FnMut(Record)) -> anyhow::Result<()> {
+        let consumer: BaseConsumer = self
+            .config()
+            .set("group.id", "wasmflow-tests-reader")
+            .set("enable.auto.commit", "false")
+            .set("enable.partition.eof", "true")
+            .create()?;
+        let mut assignment = TopicPartitionList::new();
+        assignment.add_partition_offset(topic, partition, Offset::Beginning)?;
+        consumer.assign(&assignment)?;
+        loop {
+            match consumer.poll(LIMIT) {
+                Some(Ok(message)) => take(record(&message)),
+                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
+                Some(Err(error)) => return Err(error).with_context(|| format!("cannot read `{topic}`")),
+                None => anyhow::bail!("`{topic}`, partition {partition}, brought nothing for {LIMIT:?}"),
+            }
+        }
+    }
+}
+
+fn is_queue_full(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull)
+}
+
+fn record(message: &rdkafka::message::BorrowedMessage<'_>) -> Record {
+    let headers = message.headers().map(|headers| {
+        headers.iter().map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_owned())).collect()
+    });
+    Record {
+        partition: message.partition(),
+        offset: message.offset(),
+        key: message.key().map(<[u8]>::to_owned),
+        value: message.payload().map(<[u8]>::to_owned),
+        headers: headers.unwrap_or_default(),
+    }
+}
