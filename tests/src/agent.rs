@@ -87,7 +87,12 @@ impl Agent {
     /// With the log, when it holds fewer after `limit`, or the agent ends before.
     pub fn expect_lines(&self, count: usize, limit: Duration) -> Vec<String> {
         let lines = self.stdout.wait_for_count(count, limit);
-        assert!(lines.len() >= count, "{} of {count} lines after {limit:?}; the log:\n{}", lines.len(), self.stderr.text());
+        assert!(
+            lines.len() >= count,
+            "{} of {count} lines after {limit:?}; the log:\n{}",
+            lines.len(),
+            self.stderr.text()
+        );
         lines
     }
 
@@ -106,7 +111,8 @@ impl Agent {
     /// With the log, when it still runs after `limit`.
     pub fn wait(mut self, limit: Duration) -> Ended {
         let status = self.process.wait(limit);
-        let status = status.unwrap_or_else(|| panic!("still running after {limit:?}; the log:\n{}", self.stderr.text()));
+        let status =
+            status.unwrap_or_else(|| panic!("still running after {limit:?}; the log:\n{}", self.stderr.text()));
         self.stdout.wait_for_end(Duration::from_secs(5));
         self.stderr.wait_for_end(Duration::from_secs(5));
         Ended { code: status.code(), stdout: self.stdout.all(), stderr: self.stderr.text() }

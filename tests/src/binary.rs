@@ -33,7 +33,11 @@ pub fn wasmflow() -> &'static Path {
 fn profile_folder() -> PathBuf {
     let executable = std::env::current_exe().expect("Linux tells a process its executable");
     let folder = executable.parent().expect("an executable lies in a folder");
-    if folder.ends_with("deps") { folder.parent().expect("deps lies in the profile's folder").to_owned() } else { folder.to_owned() }
+    if folder.ends_with("deps") {
+        folder.parent().expect("deps lies in the profile's folder").to_owned()
+    } else {
+        folder.to_owned()
+    }
 }
 
 fn build() {
@@ -58,7 +62,10 @@ fn newest_source() -> Option<SystemTime> {
             let name = entry.file_name();
             if path.is_dir() && name != "tests" && name != "target" {
                 folders.push(path);
-            } else if path.extension().is_some_and(|extension| ["rs", "toml", "wit"].iter().any(|one| extension == *one)) {
+            } else if path
+                .extension()
+                .is_some_and(|extension| ["rs", "toml", "wit"].iter().any(|one| extension == *one))
+            {
                 newest = newest.max(modified(&path));
             }
         }

@@ -157,7 +157,12 @@ fn format_storage(jars: &Path, folder: &Folder, settings: &Path) -> anyhow::Resu
     let mut command = java(jars, "-Xmx128m");
     command.args(["kafka.tools.StorageTool", "format", "--cluster-id", "AAAAAAAAAAAAAAAAAAAAAQ", "--config"]);
     let output = command.arg(settings).output()?;
-    ensure!(output.status.success(), "cannot format {}: {}", folder.path().display(), String::from_utf8_lossy(&output.stderr));
+    ensure!(
+        output.status.success(),
+        "cannot format {}: {}",
+        folder.path().display(),
+        String::from_utf8_lossy(&output.stderr)
+    );
     Ok(())
 }
 

@@ -91,7 +91,13 @@ impl MariaDb {
 
     fn client(&self) -> Command {
         let mut command = Command::new("mariadb");
-        command.args(["--no-defaults", "--batch", "--skip-column-names", "--default-character-set=utf8mb4", "--user=root"]);
+        command.args([
+            "--no-defaults",
+            "--batch",
+            "--skip-column-names",
+            "--default-character-set=utf8mb4",
+            "--user=root",
+        ]);
         command.arg(option("socket", &self.folder.join("sock"))).stdin(Stdio::null());
         command
     }
@@ -138,7 +144,11 @@ fn start_server(folder: &Folder, port: u16) -> anyhow::Result<Process> {
     let mut command = program("mariadbd");
     // A small server that need not survive a power cut: what it has committed survives the kill of the process.
     command.args(["--no-defaults", "--user=root", "--bind-address=127.0.0.1", "--skip-log-bin"]);
-    command.args(["--innodb-flush-log-at-trx-commit=2", "--innodb-buffer-pool-size=64M", "--character-set-server=utf8mb4"]);
+    command.args([
+        "--innodb-flush-log-at-trx-commit=2",
+        "--innodb-buffer-pool-size=64M",
+        "--character-set-server=utf8mb4",
+    ]);
     command.arg(format!("--port={port}")).arg(option("datadir", &folder.join("data")));
     command.arg(option("socket", &folder.join("sock"))).arg(option("pid-file", &folder.join("pid")));
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);

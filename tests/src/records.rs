@@ -77,7 +77,12 @@ impl Topics {
     ///
     /// # Errors
     /// When the broker does not take them all in time.
-    pub fn produce<V: AsRef<[u8]>>(&self, topic: &str, partition: i32, values: impl IntoIterator<Item = V>) -> anyhow::Result<()> {
+    pub fn produce<V: AsRef<[u8]>>(
+        &self,
+        topic: &str,
+        partition: i32,
+        values: impl IntoIterator<Item = V>,
+    ) -> anyhow::Result<()> {
         let producer: BaseProducer = self.config().set("enable.idempotence", "true").set("linger.ms", "5").create()?;
         for value in values {
             let mut record = BaseRecord::<(), [u8]>::to(topic).partition(partition).payload(value.as_ref());
@@ -96,7 +101,8 @@ impl Topics {
     /// When the broker does not answer.
     pub fn count(&self, topic: &str) -> anyhow::Result<u64> {
         let client: BaseConsumer = self.config().create()?;
-        let ends = self.partitions(topic)?.into_iter().map(|partition| client.fetch_watermarks(topic, partition, LIMIT));
+        let ends =
+            self.partitions(topic)?.into_iter().map(|partition| client.fetch_watermarks(topic, partition, LIMIT));
         ends.map(|watermarks| Ok(u64::try_from(watermarks?.1)?)).sum()
     }
 
