@@ -1,7 +1,7 @@
 //! wasmflow: a stream processor whose sources, interceptors and sinks are sandboxed WebAssembly components.
 
 pub mod channel;
+pub mod config;
 pub mod event;
-pub mod position;
-
 pub mod plugin;
+pub mod position;
