@@ -3,5 +3,6 @@
 pub mod channel;
 pub mod config;
 pub mod event;
+pub mod kafka;
 pub mod plugin;
 pub mod position;

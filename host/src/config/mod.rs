@@ -3,7 +3,7 @@
 pub mod pipeline;
 
 pub use pipeline::{
-    AckRule, AfterRetries, ChannelKind, ChannelName, ChannelSpec, ConnectionName, DeliveryPromise,
-    DirGrant, Grants, HostPort, InterceptorSpec, KafkaConnection, Limits, Pipeline, PipelineName,
-    RetryPolicy, SelectorSpec, SinkSpec, SourceSpec, StageConfig, StageName,
+    AckRule, AfterRetries, ChannelKind, ChannelName, ChannelSpec, ConnectionName, DeliveryPromise, DirGrant, Grants,
+    HostPort, InterceptorSpec, KafkaConnection, Limits, Pipeline, PipelineName, RetryPolicy, SelectorSpec, SinkSpec,
+    SourceSpec, StageConfig, StageName,
 };

@@ -131,14 +131,8 @@ pub struct KafkaConnection {
 impl KafkaConnection {
     /// Every option with its value, secrets among them: for the client's configuration only, never for a log.
     pub fn exposed(&self) -> impl Iterator<Item = (&str, &str)> {
-        let plain = self
-            .options
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()));
-        let secret = self
-            .secrets
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.expose_secret()));
+        let plain = self.options.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let secret = self.secrets.iter().map(|(name, value)| (name.as_str(), value.expose_secret()));
         plain.chain(secret)
     }
 }
@@ -156,11 +150,7 @@ pub struct ChannelSpec {
 
 impl Default for ChannelSpec {
     fn default() -> Self {
-        ChannelSpec {
-            kind: ChannelKind::Memory,
-            capacity_events: 100_000,
-            capacity_bytes: 64 << 20,
-        }
+        ChannelSpec { kind: ChannelKind::Memory, capacity_events: 100_000, capacity_bytes: 64 << 20 }
     }
 }
 
@@ -216,9 +206,7 @@ impl SelectorSpec {
     pub fn channels(&self) -> Vec<ChannelName> {
         let mentioned: Vec<&ChannelName> = match self {
             SelectorSpec::Replicating(channels) => channels.iter().collect(),
-            SelectorSpec::Multiplexing {
-                routes, default, ..
-            } => routes.values().flatten().chain(default).collect(),
+            SelectorSpec::Multiplexing { routes, default, .. } => routes.values().flatten().chain(default).collect(),
         };
         let mut channels = Vec::new();
         for channel in mentioned {
@@ -269,19 +257,13 @@ pub struct StageConfig {
 impl StageConfig {
     /// `redacted` is `resolved` with a placeholder for each secret.
     pub fn new(resolved: impl Into<String>, redacted: impl Into<Arc<str>>) -> Self {
-        StageConfig {
-            resolved: SecretString::from(resolved.into()),
-            redacted: redacted.into(),
-        }
+        StageConfig { resolved: SecretString::from(resolved.into()), redacted: redacted.into() }
     }
 
     /// A configuration without secrets.
     pub fn plain(json: impl Into<String>) -> Self {
         let json = json.into();
-        StageConfig {
-            redacted: json.as_str().into(),
-            resolved: SecretString::from(json),
-        }
+        StageConfig { redacted: json.as_str().into(), resolved: SecretString::from(json) }
     }
 
     /// With secrets: for the plugin's `open` only.
@@ -364,11 +346,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits {
-            memory_bytes: 64 << 20,
-            cpu: Duration::from_secs(1),
-            call: Duration::from_secs(60),
-        }
+        Limits { memory_bytes: 64 << 20, cpu: Duration::from_secs(1), call: Duration::from_secs(60) }
     }
 }
 
@@ -422,24 +400,12 @@ mod tests {
 
     #[test]
     fn an_ip6_address_is_printed_in_brackets() {
-        assert_eq!(
-            HostPort {
-                host: "::1".into(),
-                port: 80
-            }
-            .to_string(),
-            "[::1]:80"
-        );
+        assert_eq!(HostPort { host: "::1".into(), port: 80 }.to_string(), "[::1]:80");
     }
 
     #[test]
     fn a_selector_names_each_channel_once() {
-        let list = |names: &[&str]| {
-            names
-                .iter()
-                .map(|n| ChannelName::new(*n))
-                .collect::<Vec<_>>()
-        };
+        let list = |names: &[&str]| names.iter().map(|n| ChannelName::new(*n)).collect::<Vec<_>>();
         let selector = SelectorSpec::Multiplexing {
             header: "level".into(),
             routes: BTreeMap::from([("error".into(), list(&["alerts", "events"]))]),
