@@ -32,15 +32,8 @@ mod tests {
 
     #[test]
     fn every_batch_is_delivered_at_once() {
-        let delivery = Delivery {
-            log: "main".into(),
-            first: 0,
-            next: 1,
-            attempt: 1,
-        };
-        let outcome = Null
-            .deliver(&mut Batch::from_bodies(["a"]), &delivery)
-            .unwrap();
+        let delivery = Delivery { log: "main".into(), first: 0, next: 1, attempt: 1 };
+        let outcome = Null.deliver(&mut Batch::from_bodies(["a"]), &delivery).unwrap();
         assert!(matches!(outcome, Outcome::Delivered));
     }
 }

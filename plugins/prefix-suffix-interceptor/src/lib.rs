@@ -25,10 +25,7 @@ impl Interceptor for PrefixSuffix {
     const ABOUT: &'static str = "Puts a prefix and a suffix around each body.";
 
     fn open(config: Config) -> Result<Self, Failure> {
-        Ok(PrefixSuffix {
-            prefix: config.prefix.into_bytes(),
-            suffix: config.suffix.into_bytes(),
-        })
+        Ok(PrefixSuffix { prefix: config.prefix.into_bytes(), suffix: config.suffix.into_bytes() })
     }
 
     fn intercept(&mut self, batch: &mut Batch) -> Result<(), Failure> {
@@ -52,24 +49,15 @@ mod tests {
     use super::*;
 
     fn around(prefix: &str, suffix: &str, bodies: &[&str]) -> Vec<Vec<u8>> {
-        let config = Config {
-            prefix: prefix.into(),
-            suffix: suffix.into(),
-        };
+        let config = Config { prefix: prefix.into(), suffix: suffix.into() };
         let mut batch = Batch::from_bodies(bodies);
-        PrefixSuffix::open(config)
-            .unwrap()
-            .intercept(&mut batch)
-            .unwrap();
+        PrefixSuffix::open(config).unwrap().intercept(&mut batch).unwrap();
         batch.bodies().iter().map(<[u8]>::to_vec).collect()
     }
 
     #[test]
     fn each_body_stands_between_prefix_and_suffix() {
-        assert_eq!(
-            around("<", ">>", &["a", "", "bc"]),
-            [&b"<a>>"[..], b"<>>", b"<bc>>"]
-        );
+        assert_eq!(around("<", ">>", &["a", "", "bc"]), [&b"<a>>"[..], b"<>>", b"<bc>>"]);
     }
 
     #[test]

@@ -35,32 +35,22 @@ impl Source for Seq {
         let last = config.start.checked_add(config.total.unwrap_or(0));
         match last {
             Some(_) => Ok(Vec::new()),
-            None => Err(vec![Problem::new(
-                "/total",
-                "`start` and `total` together pass the greatest number, 2^64 - 1",
-            )]),
+            None => {
+                Err(vec![Problem::new("/total", "`start` and `total` together pass the greatest number, 2^64 - 1")])
+            }
         }
     }
 
     fn open(config: Config, position: &Position) -> Result<Self, Failure> {
         let next = match position.get(NEXT) {
-            Some(value) => {
-                number(value).ok_or_else(|| Failure::fatal("the stored position is no number"))?
-            }
+            Some(value) => number(value).ok_or_else(|| Failure::fatal("the stored position is no number"))?,
             None => config.start,
         };
-        let end = config
-            .total
-            .map_or(u64::MAX, |total| config.start.saturating_add(total));
+        let end = config.total.map_or(u64::MAX, |total| config.start.saturating_add(total));
         Ok(Seq { next, end })
     }
 
-    fn poll(
-        &mut self,
-        max_events: u32,
-        max_bytes: u32,
-        _wait: Duration,
-    ) -> Result<Progress, Failure> {
+    fn poll(&mut self, max_events: u32, max_bytes: u32, _wait: Duration) -> Result<Progress, Failure> {
         if self.next >= self.end {
             return Ok(Progress::Finished);
         }
@@ -71,10 +61,7 @@ impl Source for Seq {
         let count = room.min(self.end - self.next);
         let batch = Batch::new(&numbers(self.next, count));
         self.next += count;
-        Ok(Progress::events(
-            batch,
-            vec![Part::new(NEXT, self.next.to_string())],
-        ))
+        Ok(Progress::events(batch, vec![Part::new(NEXT, self.next.to_string())]))
     }
 }
 
@@ -106,10 +93,7 @@ mod tests {
         match seq.poll(max_events, 1 << 20, Duration::ZERO).unwrap() {
             Progress::Events(polled) => {
                 let text = |body: &[u8]| String::from_utf8(body.to_vec()).unwrap();
-                (
-                    polled.batch.bodies().iter().map(text).collect(),
-                    polled.position,
-                )
+                (polled.batch.bodies().iter().map(text).collect(), polled.position)
             }
             other => panic!("no events: {other:?}"),
         }
@@ -127,10 +111,7 @@ mod tests {
         let (_, position) = poll(&mut open(0, Some(5), &[]), 2);
         let mut again = open(0, Some(5), &position);
         assert_eq!(poll(&mut again, 10).0, ["2", "3", "4"]);
-        assert!(matches!(
-            again.poll(10, 1000, Duration::ZERO),
-            Ok(Progress::Finished)
-        ));
+        assert!(matches!(again.poll(10, 1000, Duration::ZERO), Ok(Progress::Finished)));
     }
 
     #[test]
@@ -142,41 +123,20 @@ mod tests {
 
     #[test]
     fn a_batch_stays_within_its_bytes() {
-        let Progress::Events(polled) = open(0, None, &[]).poll(1000, 200, Duration::ZERO).unwrap()
-        else {
-            panic!()
-        };
+        let Progress::Events(polled) = open(0, None, &[]).poll(1000, 200, Duration::ZERO).unwrap() else { panic!() };
         assert!(polled.batch.bodies().data.len() <= 200);
     }
 
     #[test]
     fn a_range_that_no_number_can_hold_is_refused() {
-        assert!(
-            Seq::check(&Config {
-                start: u64::MAX,
-                total: Some(1)
-            })
-            .is_err()
-        );
-        assert!(
-            Seq::check(&Config {
-                start: 1,
-                total: Some(1)
-            })
-            .is_ok()
-        );
+        assert!(Seq::check(&Config { start: u64::MAX, total: Some(1) }).is_err());
+        assert!(Seq::check(&Config { start: 1, total: Some(1) }).is_ok());
     }
 
     #[test]
     fn a_position_that_is_no_number_stops_the_stage() {
         let position = vec![Part::new(NEXT, "x")].into();
-        let opened = Seq::open(
-            Config {
-                start: 0,
-                total: None,
-            },
-            &position,
-        );
+        let opened = Seq::open(Config { start: 0, total: None }, &position);
         assert!(matches!(opened, Err(Failure::Fatal(_))));
     }
 }

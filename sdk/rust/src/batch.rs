@@ -90,10 +90,7 @@ impl Batch {
     /// # Errors
     ///
     /// None that a caller could cause; the host checks the column all the same.
-    pub fn map_bodies(
-        &mut self,
-        mut rewrite: impl FnMut(&[u8], &mut Vec<u8>),
-    ) -> Result<(), Misfit> {
+    pub fn map_bodies(&mut self, mut rewrite: impl FnMut(&[u8], &mut Vec<u8>)) -> Result<(), Misfit> {
         self.map_bodies_adding(0, &mut rewrite)
     }
 
@@ -124,11 +121,7 @@ impl Batch {
     /// As `map_bodies`.
     pub fn retain_bodies(&mut self, mut keep: impl FnMut(&[u8]) -> bool) -> Result<usize, Misfit> {
         let bodies = self.bodies();
-        let rows: Vec<u32> = (0u32..)
-            .zip(&bodies)
-            .filter(|(_, body)| keep(body))
-            .map(|(row, _)| row)
-            .collect();
+        let rows: Vec<u32> = (0u32..).zip(&bodies).filter(|(_, body)| keep(body)).map(|(row, _)| row).collect();
         let dropped = bodies.count() - rows.len();
         if dropped > 0 {
             self.select(&rows)?;
@@ -164,10 +157,7 @@ impl Batch {
         match self.header(name) {
             None => self.set_header(name, Column::constant(value)),
             Some(column @ Column::Sparse(_)) => {
-                let filled: Packed = column
-                    .iter(self.count())
-                    .map(|present| present.unwrap_or(value))
-                    .collect();
+                let filled: Packed = column.iter(self.count()).map(|present| present.unwrap_or(value)).collect();
                 self.set_header(name, filled)
             }
             Some(_) => Ok(()),
@@ -217,38 +207,26 @@ impl Batch {
 impl Event {
     /// An event without headers.
     pub fn new(body: impl Into<Vec<u8>>) -> Event {
-        Event {
-            headers: Vec::new(),
-            body: body.into(),
-        }
+        Event { headers: Vec::new(), body: body.into() }
     }
 
     /// The same event with one more header.
     #[must_use]
     pub fn with_header(mut self, name: &str, value: impl Into<Vec<u8>>) -> Event {
-        self.headers.push(Header {
-            name: name.into(),
-            value: value.into(),
-        });
+        self.headers.push(Header { name: name.into(), value: value.into() });
         self
     }
 
     /// The value of a header.
     pub fn header(&self, name: &str) -> Option<&[u8]> {
-        self.headers
-            .iter()
-            .find(|header| header.name == name)
-            .map(|header| &header.value[..])
+        self.headers.iter().find(|header| header.name == name).map(|header| &header.value[..])
     }
 }
 
 impl Rejection {
     /// A row, and why it can never be accepted.
     pub fn new(row: u32, reason: impl Into<String>) -> Rejection {
-        Rejection {
-            row,
-            reason: reason.into(),
-        }
+        Rejection { row, reason: reason.into() }
     }
 }
 
@@ -257,19 +235,13 @@ mod tests {
     use super::*;
 
     fn bodies(batch: &Batch) -> Vec<String> {
-        batch
-            .bodies()
-            .iter()
-            .map(|body| String::from_utf8_lossy(body).into_owned())
-            .collect()
+        batch.bodies().iter().map(|body| String::from_utf8_lossy(body).into_owned()).collect()
     }
 
     #[test]
     fn bodies_are_rewritten_in_place() {
         let mut batch = Batch::from_bodies(["a", "bc"]);
-        batch
-            .map_bodies(|body, out| out.extend(body.iter().rev()))
-            .unwrap();
+        batch.map_bodies(|body, out| out.extend(body.iter().rev())).unwrap();
         assert_eq!(bodies(&batch), ["a", "cb"]);
     }
 
@@ -292,10 +264,7 @@ mod tests {
         batch.select(&[1, 0, 0]).unwrap();
         assert_eq!(bodies(&batch), ["b", "a", "a"]);
         let header = batch.header("k").unwrap();
-        assert_eq!(
-            header.iter(3).collect::<Vec<_>>(),
-            [None, Some(&b"1"[..]), Some(b"1")]
-        );
+        assert_eq!(header.iter(3).collect::<Vec<_>>(), [None, Some(&b"1"[..]), Some(b"1")]);
     }
 
     #[test]
@@ -305,10 +274,7 @@ mod tests {
         batch.set_missing_header("k", b"new").unwrap();
         batch.set_missing_header("k", b"late").unwrap();
         let header = batch.header("k").unwrap();
-        assert_eq!(
-            header.iter(2).collect::<Vec<_>>(),
-            [Some(&b"own"[..]), Some(b"new")]
-        );
+        assert_eq!(header.iter(2).collect::<Vec<_>>(), [Some(&b"own"[..]), Some(b"new")]);
     }
 
     #[test]

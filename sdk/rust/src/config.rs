@@ -30,9 +30,7 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
     for segment in path {
         match segment {
             Segment::Seq { index } => pointer.push_str(&format!("/{index}")),
-            Segment::Map { key } => {
-                pointer.push_str(&format!("/{}", key.replace('~', "~0").replace('/', "~1")))
-            }
+            Segment::Map { key } => pointer.push_str(&format!("/{}", key.replace('~', "~0").replace('/', "~1"))),
             Segment::Enum { .. } | Segment::Unknown => {}
         }
     }
@@ -41,9 +39,7 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
 
 /// serde_json ends its messages with a place in a text that the operator has never seen.
 fn without_place(message: &str) -> &str {
-    message
-        .rsplit_once(" at line ")
-        .map_or(message, |(text, _)| text)
+    message.rsplit_once(" at line ").map_or(message, |(text, _)| text)
 }
 
 /// A number of bytes, written with its unit: `"64KiB"`, `"1MB"`, `"512B"`.
@@ -76,9 +72,9 @@ const TIMES: [(&str, u64); 7] = [
 ];
 const SIZE_PATTERN: &str = r"^[0-9]+ ?(B|KB|KiB|MB|MiB|GB|GiB)$";
 const TIME_PATTERN: &str = r"^(0|[0-9]+ ?(ns|us|ms|s|m|h|d)( ?[0-9]+ ?(ns|us|ms|s|m|h|d))*)$";
-const SIZE_HINT: &str =
-    "a size is a whole number and a unit (B, KB, KiB, MB, MiB, GB, GiB), as in \"64KiB\"";
-const TIME_HINT: &str = "a duration is whole numbers with units (ns, us, ms, s, m, h, d), as in \"500ms\" or \"1h 30m\"";
+const SIZE_HINT: &str = "a size is a whole number and a unit (B, KB, KiB, MB, MiB, GB, GiB), as in \"64KiB\"";
+const TIME_HINT: &str =
+    "a duration is whole numbers with units (ns, us, ms, s, m, h, d), as in \"500ms\" or \"1h 30m\"";
 
 impl ByteSize {
     /// The bytes; what does not fit the memory of a guest is cut to its greatest number.
@@ -120,21 +116,13 @@ fn leading_amount<'t>(text: &'t str, units: &[(&str, u64)]) -> Option<(u64, &'t 
     let digits = text.find(|letter: char| !letter.is_ascii_digit())?;
     let number: u64 = text[..digits].parse().ok()?;
     let rest = text[digits..].strip_prefix(' ').unwrap_or(&text[digits..]);
-    let unit_end = rest
-        .find(|letter: char| !letter.is_ascii_alphabetic())
-        .unwrap_or(rest.len());
+    let unit_end = rest.find(|letter: char| !letter.is_ascii_alphabetic()).unwrap_or(rest.len());
     let (_, factor) = units.iter().find(|(unit, _)| *unit == &rest[..unit_end])?;
     Some((number.checked_mul(*factor)?, &rest[unit_end..]))
 }
 
-fn write_amount(
-    formatter: &mut fmt::Formatter<'_>,
-    amount: u64,
-    units: &[(&str, u64)],
-) -> fmt::Result {
-    let exact = units
-        .iter()
-        .find(|(_, factor)| amount >= *factor && amount.is_multiple_of(*factor));
+fn write_amount(formatter: &mut fmt::Formatter<'_>, amount: u64, units: &[(&str, u64)]) -> fmt::Result {
+    let exact = units.iter().find(|(_, factor)| amount >= *factor && amount.is_multiple_of(*factor));
     match exact {
         Some((unit, factor)) => write!(formatter, "{}{unit}", amount / factor),
         None => write!(formatter, "0{}", units[units.len() - 1].0),
@@ -149,11 +137,7 @@ impl fmt::Display for ByteSize {
 
 impl fmt::Display for Duration {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_amount(
-            formatter,
-            u64::try_from(self.0.as_nanos()).unwrap_or(u64::MAX),
-            &TIMES,
-        )
+        write_amount(formatter, u64::try_from(self.0.as_nanos()).unwrap_or(u64::MAX), &TIMES)
     }
 }
 
@@ -220,9 +204,7 @@ mod tests {
     }
 
     fn milliseconds(text: &str) -> Option<u128> {
-        text.parse::<Duration>()
-            .ok()
-            .map(|duration| duration.as_millis())
+        text.parse::<Duration>().ok().map(|duration| duration.as_millis())
     }
 
     #[test]
@@ -230,16 +212,7 @@ mod tests {
         assert_eq!(size("64KiB"), Some(65_536));
         assert_eq!(size("1 MB"), Some(1_000_000));
         assert_eq!(size("0B"), Some(0));
-        for wrong in [
-            "",
-            "64",
-            "KiB",
-            "64kib",
-            "-1B",
-            "1.5MiB",
-            "1KiB2B",
-            "99999999999GiB",
-        ] {
+        for wrong in ["", "64", "KiB", "64kib", "-1B", "1.5MiB", "1KiB2B", "99999999999GiB"] {
             assert_eq!(size(wrong), None, "{wrong}");
         }
     }
@@ -275,11 +248,7 @@ mod tests {
         type Config = std::collections::BTreeMap<String, Vec<Inner>>;
         let problem = parse::<Config>(r#"{ "a/b": [ { "wait": "5" } ] }"#).unwrap_err();
         assert_eq!(problem.path, "/a~1b/0/wait");
-        assert!(
-            problem.message.starts_with("`5` is no duration"),
-            "{}",
-            problem.message
-        );
+        assert!(problem.message.starts_with("`5` is no duration"), "{}", problem.message);
         assert!(!problem.message.contains(" at line "));
         assert_eq!(parse::<Config>("").unwrap().len(), 0);
     }

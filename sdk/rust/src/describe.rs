@@ -6,27 +6,19 @@ use serde::de::DeserializeOwned;
 use crate::config;
 use crate::failure::{Failure, milliseconds};
 
-pub use crate::bindings::descriptor::exports::wasmflow::plugin::descriptor::{
-    Description, Need, Problem, Traits,
-};
+pub use crate::bindings::descriptor::exports::wasmflow::plugin::descriptor::{Description, Need, Problem, Traits};
 
 impl Need {
     /// A grant this configuration will ask for, as in `allow`: `listen`, `127.0.0.1:44444`.
     pub fn new(grant: impl Into<String>, value: impl Into<String>) -> Need {
-        Need {
-            grant: grant.into(),
-            value: value.into(),
-        }
+        Need { grant: grant.into(), value: value.into() }
     }
 }
 
 impl Problem {
     /// What is wrong with the value at `path`, a JSON Pointer into the config.
     pub fn new(path: impl Into<String>, message: impl ToString) -> Problem {
-        Problem {
-            path: path.into(),
-            message: message.to_string(),
-        }
+        Problem { path: path.into(), message: message.to_string() }
     }
 }
 
@@ -51,10 +43,7 @@ pub fn description<C: JsonSchema>(
     tick: Option<std::time::Duration>,
 ) -> Description {
     let kinds = ["-source", "-interceptor", "-sink"];
-    let name = kinds
-        .iter()
-        .find_map(|kind| package.strip_suffix(kind))
-        .unwrap_or(package);
+    let name = kinds.iter().find_map(|kind| package.strip_suffix(kind)).unwrap_or(package);
     Description {
         name: name.into(),
         version: version.into(),
@@ -92,8 +81,7 @@ mod tests {
 
     #[test]
     fn the_schema_carries_docs_defaults_and_patterns() {
-        let described =
-            description::<Config>("my-tail-source", "1.2.3", "Tails.", Traits::REPLAYS, None);
+        let described = description::<Config>("my-tail-source", "1.2.3", "Tails.", Traits::REPLAYS, None);
         assert_eq!(described.name, "my-tail");
         let schema: serde_json::Value = serde_json::from_str(&described.config_schema).unwrap();
         let wait = &schema["properties"]["wait"];
@@ -107,9 +95,7 @@ mod tests {
     fn a_config_that_does_not_parse_is_a_problem_of_check() {
         let problems = check(r#"{ "wait": "soon" }"#, |_: &Config| Ok(vec![])).unwrap_err();
         assert_eq!(problems[0].path, "/wait");
-        let needs = check(r#"{ "wait": "2s" }"#, |config: &Config| {
-            Ok(vec![Need::new("net", config.wait.to_string())])
-        });
+        let needs = check(r#"{ "wait": "2s" }"#, |config: &Config| Ok(vec![Need::new("net", config.wait.to_string())]));
         assert_eq!(needs.unwrap()[0].value, "2s");
     }
 }

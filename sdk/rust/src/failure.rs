@@ -12,10 +12,7 @@ impl Failure {
 
     /// May go well later, but not before `after`.
     pub fn retry_after(reason: impl ToString, after: Duration) -> Failure {
-        Failure::Retry(Retry {
-            reason: reason.to_string(),
-            after_ms: Some(milliseconds(after)),
-        })
+        Failure::Retry(Retry { reason: reason.to_string(), after_ms: Some(milliseconds(after)) })
     }
 
     /// This batch can never be accepted: its events go to the dead letters. From `open` and `poll` it is fatal.
@@ -32,10 +29,7 @@ impl Failure {
 impl Retry {
     /// To be tried again with the stage's back-off.
     pub fn new(reason: impl ToString) -> Retry {
-        Retry {
-            reason: reason.to_string(),
-            after_ms: None,
-        }
+        Retry { reason: reason.to_string(), after_ms: None }
     }
 }
 

@@ -50,11 +50,7 @@ pub trait Interceptor: Sized + 'static {
     /// # Errors
     ///
     /// As `intercept`.
-    fn intercept_numbered(
-        &mut self,
-        batch: &mut Batch,
-        _number: u64,
-    ) -> Result<Option<u64>, Failure> {
+    fn intercept_numbered(&mut self, batch: &mut Batch, _number: u64) -> Result<Option<u64>, Failure> {
         self.intercept(batch).map(|()| None)
     }
 
@@ -85,7 +81,7 @@ macro_rules! export_interceptor {
                 $crate::describe::Traits::empty(),
                 <$interceptor as $crate::interceptor::Interceptor>::TICK
             );
-            $crate::bindings::interceptor::export!(Component with_types_in $crate::bindings::interceptor);
+    $crate::bindings::interceptor::export!(Component with_types_in $crate::bindings::interceptor);
         };
     };
 }
@@ -105,15 +101,11 @@ mod glue {
         }
 
         fn intercept(batch: &events::Batch, number: u64) -> Result<Option<u64>, Failure> {
-            Batch::lend(batch, |batch| {
-                S::call(|interceptor| interceptor.intercept_numbered(batch, number))
-            })
+            Batch::lend(batch, |batch| S::call(|interceptor| interceptor.intercept_numbered(batch, number)))
         }
 
         fn flush(batch: &events::Batch, drain: bool) -> Result<Option<u64>, Failure> {
-            Batch::lend(batch, |batch| {
-                S::call(|interceptor| interceptor.flush(batch, drain))
-            })
+            Batch::lend(batch, |batch| S::call(|interceptor| interceptor.flush(batch, drain)))
         }
 
         fn close() {

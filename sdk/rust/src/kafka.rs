@@ -61,25 +61,15 @@ mod client {
             host::Consumer::subscribe(subscription).map(Self)
         }
 
-        pub(super) fn poll(
-            &self,
-            max_events: u32,
-            max_bytes: u32,
-            wait: Duration,
-        ) -> Result<Fetch, Failure> {
-            Ok(
-                match self.0.poll(max_events, max_bytes, milliseconds(wait))? {
-                    host::Fetch::Records(fetched) => {
-                        let batch = Batch(crate::batch::Store::Owned(fetched.batch));
-                        Fetch::Records(Polled {
-                            batch,
-                            position: fetched.position,
-                        })
-                    }
-                    host::Fetch::Idle => Fetch::Idle,
-                    host::Fetch::AtEnd => Fetch::AtEnd,
-                },
-            )
+        pub(super) fn poll(&self, max_events: u32, max_bytes: u32, wait: Duration) -> Result<Fetch, Failure> {
+            Ok(match self.0.poll(max_events, max_bytes, milliseconds(wait))? {
+                host::Fetch::Records(fetched) => {
+                    let batch = Batch(crate::batch::Store::Owned(fetched.batch));
+                    Fetch::Records(Polled { batch, position: fetched.position })
+                }
+                host::Fetch::Idle => Fetch::Idle,
+                host::Fetch::AtEnd => Fetch::AtEnd,
+            })
         }
     }
 }
@@ -111,12 +101,7 @@ mod client {
             Err(Failure::fatal(ABSENT))
         }
 
-        pub(super) fn poll(
-            &self,
-            _max_events: u32,
-            _max_bytes: u32,
-            _wait: Duration,
-        ) -> Result<Fetch, Failure> {
+        pub(super) fn poll(&self, _max_events: u32, _max_bytes: u32, _wait: Duration) -> Result<Fetch, Failure> {
             match *self {}
         }
     }

@@ -19,11 +19,7 @@ impl Packed {
 
     /// All items in order.
     pub fn iter(&self) -> Items<'_> {
-        Items {
-            data: &self.data,
-            ends: self.ends.iter(),
-            start: 0,
-        }
+        Items { data: &self.data, ends: self.ends.iter(), start: 0 }
     }
 
     /// Whether this is `count` items laid end to end without a gap; what the host asks of a column.
@@ -40,10 +36,7 @@ impl Packed {
         }
         let last = self.ends.last().copied().unwrap_or(0) as usize;
         if last != self.data.len() {
-            return Err(format!(
-                "`ends` stops at {last}, but there are {} bytes",
-                self.data.len()
-            ));
+            return Err(format!("`ends` stops at {last}, but there are {} bytes", self.data.len()));
         }
         Ok(())
     }
@@ -109,10 +102,7 @@ impl PackedBuilder {
 
     /// An empty column with room for so many items and bytes; both are only a guess to save moves.
     pub fn with_capacity(items: usize, bytes: usize) -> Self {
-        Self {
-            data: Vec::with_capacity(bytes),
-            ends: Vec::with_capacity(items),
-        }
+        Self { data: Vec::with_capacity(bytes), ends: Vec::with_capacity(items) }
     }
 
     /// Adds one item.
@@ -146,17 +136,13 @@ impl PackedBuilder {
 
     /// The column.
     pub fn finish(self) -> Packed {
-        Packed {
-            data: self.data,
-            ends: self.ends,
-        }
+        Packed { data: self.data, ends: self.ends }
     }
 
     #[inline]
     fn end_item(&mut self) {
         // Limit: lossless, as the memory of a guest ends at 4 GiB; a native test that goes beyond stops here.
-        self.ends
-            .push(u32::try_from(self.data.len()).expect("a column holds under 4 GiB"));
+        self.ends.push(u32::try_from(self.data.len()).expect("a column holds under 4 GiB"));
     }
 }
 
@@ -173,11 +159,7 @@ impl Column {
             Column::Dense(values) => Some(values.get(row)),
             Column::Sparse(sparse) => {
                 let row = u32::try_from(row).ok()?;
-                sparse
-                    .rows
-                    .binary_search(&row)
-                    .ok()
-                    .map(|index| sparse.values.get(index))
+                sparse.rows.binary_search(&row).ok().map(|index| sparse.values.get(index))
             }
         }
     }
@@ -187,10 +169,7 @@ impl Column {
         let mut sparse_index = 0;
         (0..count).map(move |row| match self {
             Column::Sparse(sparse) => {
-                let found = sparse
-                    .rows
-                    .get(sparse_index)
-                    .is_some_and(|&next| next as usize == row);
+                let found = sparse.rows.get(sparse_index).is_some_and(|&next| next as usize == row);
                 found.then(|| {
                     sparse_index += 1;
                     sparse.values.get(sparse_index - 1)
@@ -241,16 +220,10 @@ mod tests {
 
     #[test]
     fn a_column_that_does_not_fit_says_why() {
-        let packed = |ends: &[u32]| Packed {
-            data: b"abcd".to_vec(),
-            ends: ends.to_vec(),
-        };
+        let packed = |ends: &[u32]| Packed { data: b"abcd".to_vec(), ends: ends.to_vec() };
         assert_eq!(packed(&[4]).fits(2).unwrap_err(), "1 values for 2 events");
         assert_eq!(packed(&[3, 2]).fits(2).unwrap_err(), "`ends` decreases");
-        assert_eq!(
-            packed(&[1, 3]).fits(2).unwrap_err(),
-            "`ends` stops at 3, but there are 4 bytes"
-        );
+        assert_eq!(packed(&[1, 3]).fits(2).unwrap_err(), "`ends` stops at 3, but there are 4 bytes");
     }
 
     #[test]
@@ -260,9 +233,6 @@ mod tests {
         let all: Vec<_> = column.iter(4).collect();
         assert_eq!(all, [None, Some(&b"x"[..]), None, Some(b"y")]);
         assert_eq!((0..4).map(|row| column.get(row)).collect::<Vec<_>>(), all);
-        assert!(matches!(
-            Column::from_options([Some("x")]),
-            Column::Dense(_)
-        ));
+        assert!(matches!(Column::from_options([Some("x")]), Column::Dense(_)));
     }
 }

@@ -5,18 +5,12 @@ pub use crate::bindings::imports::wasmflow::plugin::positions::Part;
 impl Part {
     /// One part, as it stands now.
     pub fn new(key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> Part {
-        Part {
-            key: key.into(),
-            value: Some(value.into()),
-        }
+        Part { key: key.into(), value: Some(value.into()) }
     }
 
     /// A part that is no more, as a file that was deleted.
     pub fn gone(key: impl Into<Vec<u8>>) -> Part {
-        Part {
-            key: key.into(),
-            value: None,
-        }
+        Part { key: key.into(), value: None }
     }
 }
 
@@ -33,9 +27,7 @@ impl Position {
 
     /// All parts that are there.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.0
-            .iter()
-            .filter_map(|part| Some((&part.key[..], part.value.as_deref()?)))
+        self.0.iter().filter_map(|part| Some((&part.key[..], part.value.as_deref()?)))
     }
 
     /// Whether there is none: the source starts for the first time.
@@ -54,12 +46,7 @@ impl FromIterator<Part> for Position {
                 None => newest.remove(&part.key),
             };
         }
-        Position(
-            newest
-                .into_iter()
-                .map(|(key, value)| Part::new(key, value))
-                .collect(),
-        )
+        Position(newest.into_iter().map(|(key, value)| Part::new(key, value)).collect())
     }
 }
 
@@ -75,12 +62,8 @@ mod tests {
 
     #[test]
     fn the_newest_value_of_each_part_stays() {
-        let position = Position::from(vec![
-            Part::new("a", "1"),
-            Part::new("b", "1"),
-            Part::new("a", "2"),
-            Part::gone("b"),
-        ]);
+        let position =
+            Position::from(vec![Part::new("a", "1"), Part::new("b", "1"), Part::new("a", "2"), Part::gone("b")]);
         assert_eq!(position.get("a"), Some(&b"2"[..]));
         assert_eq!(position.get("b"), None);
         assert_eq!(position.iter().count(), 1);

@@ -105,14 +105,10 @@ macro_rules! export_sink {
             $crate::__descriptor!(
                 $sink,
                 $crate::sink::Sink,
-                if <$sink as $crate::sink::Sink>::ONLY_KAFKA {
-                    Traits::ONLY_KAFKA
-                } else {
-                    Traits::empty()
-                },
+                if <$sink as $crate::sink::Sink>::ONLY_KAFKA { Traits::ONLY_KAFKA } else { Traits::empty() },
                 <$sink as $crate::sink::Sink>::TICK
             );
-    $crate::bindings::sink::export!(Component with_types_in $crate::bindings::sink);
+            $crate::bindings::sink::export!(Component with_types_in $crate::bindings::sink);
         };
     };
 }
@@ -131,33 +127,14 @@ mod glue {
             Ok(())
         }
 
-        fn deliver(
-            batch: &events::Batch,
-            delivery: wit::Delivery,
-        ) -> Result<wit::Outcome, Failure> {
-            let wit::Delivery {
-                log,
-                first,
-                next,
-                attempt,
-            } = delivery;
-            let delivery = Delivery {
-                log,
-                first,
-                next,
-                attempt,
-            };
-            Ok(
-                match Batch::lend(batch, |batch| {
-                    S::call(|sink| sink.deliver(batch, &delivery))
-                })? {
-                    Outcome::Delivered => wit::Outcome::Delivered,
-                    Outcome::Held => wit::Outcome::Held,
-                    Outcome::Partly { rows, why } => {
-                        wit::Outcome::Partly(wit::Partly { rows, why })
-                    }
-                },
-            )
+        fn deliver(batch: &events::Batch, delivery: wit::Delivery) -> Result<wit::Outcome, Failure> {
+            let wit::Delivery { log, first, next, attempt } = delivery;
+            let delivery = Delivery { log, first, next, attempt };
+            Ok(match Batch::lend(batch, |batch| S::call(|sink| sink.deliver(batch, &delivery)))? {
+                Outcome::Delivered => wit::Outcome::Delivered,
+                Outcome::Held => wit::Outcome::Held,
+                Outcome::Partly { rows, why } => wit::Outcome::Partly(wit::Partly { rows, why }),
+            })
         }
 
         fn flush(drain: bool) -> Result<bool, Failure> {

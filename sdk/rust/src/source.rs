@@ -74,12 +74,7 @@ pub trait Source: Sized + 'static {
     /// # Errors
     ///
     /// `Retry` is polled again after the stage's back-off; the other failures stop the stage.
-    fn poll(
-        &mut self,
-        max_events: u32,
-        max_bytes: u32,
-        wait: Duration,
-    ) -> Result<Progress, Failure>;
+    fn poll(&mut self, max_events: u32, max_bytes: u32, wait: Duration) -> Result<Progress, Failure>;
 
     /// The first `batches` batches that this instance brought are settled. May skip numbers.
     ///
@@ -106,14 +101,10 @@ macro_rules! export_source {
             $crate::__descriptor!(
                 $source,
                 $crate::source::Source,
-                if <$source as $crate::source::Source>::REPLAYS {
-                    Traits::REPLAYS
-                } else {
-                    Traits::empty()
-                },
+                if <$source as $crate::source::Source>::REPLAYS { Traits::REPLAYS } else { Traits::empty() },
                 None
             );
-    $crate::bindings::source::export!(Component with_types_in $crate::bindings::source);
+            $crate::bindings::source::export!(Component with_types_in $crate::bindings::source);
         };
     };
 }
@@ -133,18 +124,13 @@ mod glue {
 
         fn poll(max_events: u32, max_bytes: u32, wait_ms: u32) -> Result<wit::Progress, Failure> {
             let wait = Duration::from_millis(wait_ms.into());
-            Ok(
-                match S::call(|source| source.poll(max_events, max_bytes, wait))? {
-                    Progress::Events(Polled { batch, position }) => {
-                        wit::Progress::Events(wit::Polled {
-                            batch: batch.0.into_handle(),
-                            position,
-                        })
-                    }
-                    Progress::Idle => wit::Progress::Idle,
-                    Progress::Finished => wit::Progress::Finished,
-                },
-            )
+            Ok(match S::call(|source| source.poll(max_events, max_bytes, wait))? {
+                Progress::Events(Polled { batch, position }) => {
+                    wit::Progress::Events(wit::Polled { batch: batch.0.into_handle(), position })
+                }
+                Progress::Idle => wit::Progress::Idle,
+                Progress::Finished => wit::Progress::Finished,
+            })
         }
 
         fn acked(batches: u64) -> Result<(), Failure> {

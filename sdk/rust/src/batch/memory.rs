@@ -17,25 +17,13 @@ struct Row {
 
 impl Row {
     fn of(event: &Event) -> Row {
-        let headers = event
-            .headers
-            .iter()
-            .map(|header| (header.name.clone(), header.value.clone()));
-        Row {
-            headers: headers.collect(),
-            body: event.body.clone(),
-        }
+        let headers = event.headers.iter().map(|header| (header.name.clone(), header.value.clone()));
+        Row { headers: headers.collect(), body: event.body.clone() }
     }
 
     fn event(&self) -> Event {
-        let header = |(name, value): (&String, &Vec<u8>)| Header {
-            name: name.clone(),
-            value: value.clone(),
-        };
-        Event {
-            headers: self.headers.iter().map(header).collect(),
-            body: self.body.clone(),
-        }
+        let header = |(name, value): (&String, &Vec<u8>)| Header { name: name.clone(), value: value.clone() };
+        Event { headers: self.headers.iter().map(header).collect(), body: self.body.clone() }
     }
 }
 
@@ -50,21 +38,12 @@ impl Store {
         if let Err(misfit) = bodies.fits(bodies.count()) {
             panic!("the bodies of a new batch do not fit together: {misfit}");
         }
-        let row = |body: &[u8]| Row {
-            headers: BTreeMap::new(),
-            body: body.to_vec(),
-        };
-        Store {
-            rows: bodies.iter().map(row).collect(),
-            rejected: Vec::new(),
-        }
+        let row = |body: &[u8]| Row { headers: BTreeMap::new(), body: body.to_vec() };
+        Store { rows: bodies.iter().map(row).collect(), rejected: Vec::new() }
     }
 
     pub(super) fn from_events(events: &[Event]) -> Store {
-        Store {
-            rows: events.iter().map(Row::of).collect(),
-            rejected: Vec::new(),
-        }
+        Store { rows: events.iter().map(Row::of).collect(), rejected: Vec::new() }
     }
 
     pub(super) fn count(&self) -> u32 {
@@ -85,16 +64,11 @@ impl Store {
 
     pub(super) fn header_names(&self) -> Vec<String> {
         let names = self.rows.iter().flat_map(|row| row.headers.keys());
-        names
-            .collect::<std::collections::BTreeSet<_>>()
-            .into_iter()
-            .cloned()
-            .collect()
+        names.collect::<std::collections::BTreeSet<_>>().into_iter().cloned().collect()
     }
 
     pub(super) fn header(&self, name: &str) -> Option<Column> {
-        let values: Vec<Option<&Vec<u8>>> =
-            self.rows.iter().map(|row| row.headers.get(name)).collect();
+        let values: Vec<Option<&Vec<u8>>> = self.rows.iter().map(|row| row.headers.get(name)).collect();
         let first = values.iter().copied().flatten().next()?;
         match values.iter().all(|value| *value == Some(first)) {
             true => Some(Column::Constant(first.clone())),
@@ -131,19 +105,14 @@ impl Store {
 
     pub(super) fn select(&mut self, rows: &[u32]) -> Result<(), String> {
         self.in_range(rows.iter().copied())?;
-        self.rows = rows
-            .iter()
-            .map(|&row| self.rows[row as usize].clone())
-            .collect();
+        self.rows = rows.iter().map(|&row| self.rows[row as usize].clone()).collect();
         Ok(())
     }
 
     pub(super) fn reject(&mut self, rows: &[Rejection]) -> Result<(), String> {
         self.in_range(rows.iter().map(|rejection| rejection.row))?;
-        let reasons: BTreeMap<usize, &str> = rows
-            .iter()
-            .map(|rejection| (rejection.row as usize, &rejection.reason[..]))
-            .collect();
+        let reasons: BTreeMap<usize, &str> =
+            rows.iter().map(|rejection| (rejection.row as usize, &rejection.reason[..])).collect();
         let all = std::mem::take(&mut self.rows);
         for (index, row) in all.into_iter().enumerate() {
             match reasons.get(&index) {
