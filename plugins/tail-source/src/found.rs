@@ -1,0 +1,127 @@
+//! What a scan means for the files that are followed: new, renamed, replaced, gone.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use wasmflow_sdk::log::Level;
+
+use crate::bookmark::Bookmark;
+use crate::disk::Identity;
+use crate::file::TailedFile;
+use crate::scan::{Found, Scan};
+use crate::tail::{STARTED, Tail};
+
+/// How long a file without a name is held open in silence: whoever still writes to it has this long.
+const CLOSE_AFTER: Duration = Duration::from_secs(60);
+/// How long the place in a file without a name is kept, for one that comes back.
+const FORGET_AFTER: Duration = Duration::from_secs(60 * 60);
+
+impl Tail {
+    /// Scans, and takes over what was found.
+    pub(crate) fn find_files(&mut self, now: Instant) {
+        let scan = self.scanner.scan(&self.disk);
+        self.tell_troubles(&scan);
+        let names: HashSet<Identity> = scan.found.iter().map(|found| found.identity).collect();
+        let mut moved = self.moved_identities(&names);
+        for found in &scan.found {
+            match self.files.get_mut(&found.identity) {
+                Some(_) => self.found_again(found),
+                None => self.found_new(found, moved.remove(found.path.as_str()), now),
+            }
+        }
+        for file in self.files.values_mut() {
+            let is_lost = !names.contains(&file.identity) && scan.covers(file.path());
+            file.absent_since = is_lost.then(|| file.absent_since.unwrap_or(now));
+        }
+        if std::mem::take(&mut self.first_scan) && self.options.start_at_end {
+            self.changes.push((STARTED.to_vec(), Some(b"1".to_vec())));
+        }
+    }
+
+    fn found_again(&mut self, found: &Found) {
+        let file = self.files.get_mut(&found.identity).expect("asked for by the caller");
+        let renamed = found.path != **file.path();
+        if renamed {
+            file.rename(&found.path);
+            if file.bookmark.offset > 0 {
+                self.moved.insert(found.identity);
+            }
+        }
+        if std::mem::take(&mut file.restored) || renamed {
+            if !self.options.follow {
+                file.bring_rest = true;
+            }
+            self.enqueue(found.identity);
+        }
+    }
+
+    /// A file of which nothing is known, unless it is `before` under another identity.
+    fn found_new(&mut self, found: &Found, before: Option<Identity>, now: Instant) {
+        let bookmark = before.and_then(|before| self.take_over(before, found));
+        let mut file = TailedFile::new(found.identity, bookmark.unwrap_or_else(|| Bookmark::new(found.path.clone())), now);
+        if self.first_scan && self.options.start_at_end {
+            match file.skip_to_end(&self.disk) {
+                Ok(()) => _ = self.moved.insert(found.identity),
+                Err(error) => {
+                    let line = format!("cannot find the end of `{}`: {error}; it is read from its start", found.path);
+                    self.journal.say(Level::Warn, line);
+                }
+            }
+            // The handle is of this look only: thousands of files may be found at once.
+            file.close();
+        }
+        if !self.options.follow {
+            file.end = self.disk.stat(&found.path).map_or(u64::MAX, |stat| stat.size);
+            file.bring_rest = true;
+        }
+        self.files.insert(found.identity, file);
+        self.enqueue(found.identity);
+    }
+
+    /// The bookmark of a file whose device or inode has another number since the source was last opened (a reboot, another
+    /// machine, another host release), where its bytes are those that were read.
+    fn take_over(&mut self, before: Identity, found: &Found) -> Option<Bookmark> {
+        let file = self.files.get(&before).filter(|file| file.has_bytes_of(&self.disk, &found.path))?;
+        let bookmark = file.bookmark.clone();
+        self.files.remove(&before);
+        self.changes.push((before.to_string().into_bytes(), None));
+        self.moved.insert(found.identity);
+        self.journal.say(Level::Info, format!("`{}` has a new identity and the same bytes: reading goes on", found.path));
+        Some(bookmark)
+    }
+
+    /// Files of the position that no scan has found yet, by path.
+    fn moved_identities(&self, names: &HashSet<Identity>) -> HashMap<String, Identity> {
+        let lost = self.files.values().filter(|file| file.restored && !names.contains(&file.identity));
+        lost.map(|file| (file.path().to_string(), file.identity)).collect()
+    }
+
+    /// Closes files that have had no name and no news for a while, and forgets them after a longer one.
+    pub(crate) fn forget_lost(&mut self, now: Instant) {
+        let mut gone = Vec::new();
+        for file in self.files.values_mut().filter(|file| !file.queued && !file.has_rest()) {
+            let lost_for = file.lost_for(now);
+            if lost_for > CLOSE_AFTER {
+                file.close();
+            }
+            if lost_for > FORGET_AFTER {
+                gone.push(file.identity);
+            }
+        }
+        for identity in gone {
+            self.files.remove(&identity);
+            self.changes.push((identity.to_string().into_bytes(), None));
+        }
+    }
+
+    fn tell_troubles(&mut self, scan: &Scan) {
+        let then = if self.options.follow { "waiting for one" } else { "nothing to read" };
+        let patterns = self.scanner.patterns().iter().zip(&scan.matched);
+        let missing = patterns.filter(|(_, matched)| !**matched).map(|(pattern, _)| {
+            (pattern.text().to_owned(), format!("no file matches `{}`: {then}", pattern.text()))
+        });
+        let unseen =
+            scan.troubles.iter().map(|(path, error)| (path.clone(), format!("cannot look at `{path}`: {error}; the others go on")));
+        self.journal.troubles(missing.chain(unseen));
+    }
+}

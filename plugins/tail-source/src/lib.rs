@@ -1,0 +1,22 @@
+//! The `tail` source: each line of the matching files is an event, once, whatever happens to the files.
+//!
+//! The modules, in the order of reading: [`tail`] is the whole in one picture; [`found`] and [`scan`] find files, by the
+//! patterns of [`pattern`]; [`file`](mod@file) is one of them, [`reader`] its turn, [`lines`] what that brings; [`bookmark`] is what a
+//! position stores; [`disk`] is the file system, here and in the sandbox.
+
+mod bookmark;
+mod config;
+mod disk;
+mod file;
+mod found;
+mod journal;
+mod lines;
+mod pattern;
+mod reader;
+mod scan;
+mod source;
+mod tail;
+
+pub use source::TailSource;
+
+wasmflow_sdk::export_source!(TailSource);

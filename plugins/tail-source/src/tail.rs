@@ -1,0 +1,285 @@
+//! The set of files that is followed: looked at in intervals, read in turns.
+//!
+//! ```text
+//!  scan (which files there are) ─▶ look (which have something new) ─▶ queue ─▶ turns ─▶ lines + changed parts
+//!        ▲ each interval               ▲ each interval                 └── more: back to the end of the queue
+//! ```
+//!
+//! Nothing here waits except [`Tail::poll`], and only as long as it may. A position moves in the very poll that brings the
+//! lines before it, so what the host has stored is never ahead of what it was given.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::io;
+use std::time::{Duration, Instant};
+
+use wasmflow_sdk::log::Level;
+
+use crate::bookmark::Bookmark;
+use crate::disk::{Disk, Identity};
+use crate::file::{Step, TailedFile};
+use crate::journal::Journal;
+use crate::lines::{Bounds, Lines};
+use crate::pattern::Pattern;
+use crate::scan::Scanner;
+
+/// Limit: files held open at once, well within the host's 1024 handles of an instance. Others are opened for each turn.
+const MAX_OPEN: usize = 256;
+/// Scans, and looks at files that have been quiet for long, take at most one part in this many of the time.
+const LOOK_SHARE: u32 = 50;
+/// The key of the part that says that `start_at = "end"` has been done, once and for all.
+pub const STARTED: &[u8] = b"started";
+
+/// What is followed, and how.
+pub struct Options {
+    pub patterns: Vec<Pattern>,
+    pub start_at_end: bool,
+    pub follow: bool,
+    pub idle_flush: Duration,
+    pub max_line_bytes: usize,
+    pub poll_interval: Duration,
+    pub file_header: bool,
+}
+
+/// One changed part of the position: its key, and its value unless it is gone.
+pub type Change = (Vec<u8>, Option<Vec<u8>>);
+
+pub enum Polled {
+    Lines(Lines, Vec<Change>),
+    Idle,
+    Finished,
+}
+
+/// The files that are followed.
+pub struct Tail {
+    pub(crate) options: Options,
+    pub(crate) disk: Disk,
+    pub(crate) scanner: Scanner,
+    pub(crate) files: HashMap<Identity, TailedFile>,
+    pub(crate) journal: Journal,
+    /// Files with something to read, in the order of their turns.
+    ready: VecDeque<Identity>,
+    /// Files with a handle, the longest open first.
+    open: VecDeque<Identity>,
+    /// Files whose bookmark has moved since the last poll.
+    pub(crate) moved: BTreeSet<Identity>,
+    /// Other parts that have changed.
+    pub(crate) changes: Vec<Change>,
+    /// Files found now are there since before the source was first started.
+    pub(crate) first_scan: bool,
+    next_look: Instant,
+    next_scan: Instant,
+    next_cold: Instant,
+}
+
+impl Tail {
+    /// Goes on from the parts of a position. A part that cannot be read is told and left out: its file is then read again.
+    pub fn new<'p>(options: Options, disk: Disk, position: impl Iterator<Item = (&'p [u8], &'p [u8])>) -> Self {
+        let now = Instant::now();
+        let scanner = Scanner::new(options.patterns.clone());
+        let mut tail = Tail {
+            options,
+            disk,
+            scanner,
+            files: HashMap::new(),
+            journal: Journal::default(),
+            ready: VecDeque::new(),
+            open: VecDeque::new(),
+            moved: BTreeSet::new(),
+            changes: Vec::new(),
+            first_scan: true,
+            next_look: now,
+            next_scan: now,
+            next_cold: now,
+        };
+        for (key, value) in position {
+            // Whatever it says, there is a position: files that it does not know are not of the first start.
+            tail.options.start_at_end = false;
+            if key != STARTED {
+                tail.restore(key, value, now);
+            }
+        }
+        tail
+    }
+
+    fn restore(&mut self, key: &[u8], value: &[u8], now: Instant) {
+        let identity = std::str::from_utf8(key).ok().and_then(Identity::parse);
+        let (Some(identity), Some(bookmark)) = (identity, Bookmark::decode(value)) else {
+            let text = String::from_utf8_lossy(value);
+            return self.journal.say(Level::Error, format!("a stored position is not understood, its file is read again: {text}"));
+        };
+        let file = TailedFile { restored: true, ..TailedFile::new(identity, bookmark, now) };
+        self.files.insert(identity, file);
+    }
+
+    /// What there is to log since the last time.
+    pub fn take_log(&mut self) -> Vec<(Level, String)> {
+        self.journal.take()
+    }
+
+    /// Brings what is there, or waits for the first of it.
+    pub fn poll(&mut self, max_events: usize, max_bytes: usize, wait: Duration) -> Polled {
+        if max_events == 0 {
+            return Polled::Idle;
+        }
+        let deadline = Instant::now() + wait;
+        let bounds = Bounds {
+            max_events,
+            max_bytes,
+            max_line_bytes: self.options.max_line_bytes,
+            with_offsets: self.options.file_header,
+        };
+        loop {
+            let now = Instant::now();
+            self.look_when_due(now);
+            let lines = self.turns(bounds, now);
+            let changes = self.take_changes();
+            if lines.count() > 0 || !changes.is_empty() {
+                return Polled::Lines(lines, changes);
+            }
+            if !self.options.follow && self.ready.is_empty() {
+                return Polled::Finished;
+            }
+            let now = Instant::now();
+            if now >= deadline {
+                return Polled::Idle;
+            }
+            std::thread::sleep(self.next_look.min(deadline).saturating_duration_since(now));
+        }
+    }
+
+    /// Scans and looks, each at most once an interval however often this is asked.
+    fn look_when_due(&mut self, now: Instant) {
+        if now < self.next_look {
+            return;
+        }
+        if now >= self.next_scan && (self.options.follow || self.first_scan) {
+            self.find_files(now);
+            self.next_scan = self.pause_after(now);
+        }
+        if self.options.follow {
+            let with_cold = now >= self.next_cold;
+            self.look(now, with_cold);
+            if with_cold {
+                self.next_cold = self.pause_after(now);
+            }
+            self.forget_lost(now);
+        }
+        self.next_look = Instant::now() + self.options.poll_interval;
+    }
+
+    fn pause_after(&self, started: Instant) -> Instant {
+        let now = Instant::now();
+        now + self.options.poll_interval.max((now - started) * LOOK_SHARE)
+    }
+
+    fn look(&mut self, now: Instant, with_cold: bool) {
+        let quiet = self.files.values_mut().filter(|file| !file.queued && (with_cold || file.is_hot(now)));
+        for file in quiet {
+            if file.look(&self.disk, now, self.options.idle_flush) {
+                file.queued = true;
+                self.ready.push_back(file.identity);
+            }
+        }
+    }
+
+    /// Puts a file at the end of the queue unless it is in it.
+    pub(crate) fn enqueue(&mut self, identity: Identity) {
+        if let Some(file) = self.files.get_mut(&identity).filter(|file| !file.queued) {
+            file.queued = true;
+            self.ready.push_back(identity);
+        }
+    }
+
+    /// Gives each ready file its turn, round after round, until there is no room or nothing more to read.
+    fn turns(&mut self, bounds: Bounds, now: Instant) -> Lines {
+        let mut lines = Lines::new(bounds);
+        while !lines.is_full() {
+            let Some(identity) = self.ready.pop_front() else { break };
+            if self.turn(identity, now, &mut lines) {
+                self.ready.push_back(identity);
+            } else if let Some(file) = self.files.get_mut(&identity) {
+                file.queued = false;
+            }
+        }
+        lines
+    }
+
+    /// One file's turn; says whether it stays ready.
+    fn turn(&mut self, identity: Identity, now: Instant, lines: &mut Lines) -> bool {
+        let step = self.step(identity, now, lines);
+        let Some(file) = self.files.get_mut(&identity) else { return false };
+        match step {
+            Ok(Step::More) => true,
+            Ok(Step::Quiet | Step::Elsewhere) => false,
+            Ok(Step::Restarted(why, offset)) => {
+                self.moved.insert(identity);
+                let line = format!("`{}` {why} (up to byte {offset}): it is read from its start", file.path());
+                self.journal.say(Level::Warn, line);
+                true
+            }
+            // The next scan tells whether it was renamed, replaced or deleted.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) => {
+                if !std::mem::replace(&mut file.complained, true) {
+                    let line = format!("cannot read `{}`: {error}; it is tried again every 10 s", file.path());
+                    self.journal.say(Level::Warn, line);
+                }
+                file.rest_after_error(now);
+                false
+            }
+        }
+    }
+
+    fn step(&mut self, identity: Identity, now: Instant, lines: &mut Lines) -> io::Result<Step> {
+        self.open(identity)?;
+        let Some(file) = self.files.get_mut(&identity) else { return Ok(Step::Elsewhere) };
+        let (offset, cut) = (file.bookmark.offset, lines.cut);
+        let step = file.step(now, lines);
+        if file.bookmark.offset != offset {
+            self.moved.insert(identity);
+        }
+        if lines.cut > cut && !std::mem::replace(&mut file.cut_told, true) {
+            let limit = self.options.max_line_bytes;
+            let line = format!("`{}` has lines over `max_line_bytes` ({limit} bytes): they are cut into events", file.path());
+            self.journal.say(Level::Warn, line);
+        }
+        step
+    }
+
+    /// Opens a file for its turn; where too many are open, another one is closed first.
+    pub(crate) fn open(&mut self, identity: Identity) -> io::Result<()> {
+        let Some(file) = self.files.get(&identity) else { return Ok(()) };
+        if file.is_open() || file.absent_since.is_some() {
+            return Ok(());
+        }
+        self.open.retain(|open| self.files.get(open).is_some_and(TailedFile::is_open));
+        if self.open.len() >= MAX_OPEN {
+            self.close_one();
+        }
+        self.files.get_mut(&identity).expect("looked up above").open(&self.disk)?;
+        self.open.push_back(identity);
+        Ok(())
+    }
+
+    /// Closes the file that is least likely to be missed: at its end and still under a name; else one that can at least be
+    /// opened again; else the one that was opened first.
+    fn close_one(&mut self) {
+        let files = &self.files;
+        let is_idle = |identity: &Identity| files.get(identity).is_none_or(|file| file.absent_since.is_none() && !file.queued);
+        let is_present = |identity: &Identity| files.get(identity).is_none_or(|file| file.absent_since.is_none());
+        let index = self.open.iter().position(is_idle).or_else(|| self.open.iter().position(is_present)).unwrap_or(0);
+        if let Some(file) = self.open.remove(index).and_then(|identity| self.files.get_mut(&identity)) {
+            file.close();
+        }
+    }
+
+    fn take_changes(&mut self) -> Vec<Change> {
+        let mut changes = std::mem::take(&mut self.changes);
+        for identity in std::mem::take(&mut self.moved) {
+            if let Some(file) = self.files.get(&identity) {
+                changes.push((identity.to_string().into_bytes(), Some(file.bookmark.encode())));
+            }
+        }
+        changes
+    }
+}
