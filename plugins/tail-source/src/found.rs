@@ -17,29 +17,43 @@ const CLOSE_AFTER: Duration = Duration::from_secs(60);
 const FORGET_AFTER: Duration = Duration::from_secs(60 * 60);
 
 impl Tail {
-    /// Scans, and takes over what was found.
+    /// Scans, and takes over what was found: the first name of a file that is known already, a file that is not, and what has
+    /// no name any more.
     pub(crate) fn find_files(&mut self, now: Instant) {
         let scan = self.scanner.scan(&self.disk);
         self.tell_troubles(&scan);
         let names: HashSet<Identity> = scan.found.iter().map(|found| found.identity).collect();
         let mut moved = self.moved_identities(&names);
-        for found in &scan.found {
-            match self.files.get_mut(&found.identity) {
-                Some(_) => self.found_again(found),
-                None => self.found_new(found, moved.remove(found.path.as_str()), now),
-            }
+        let (known, new): (Vec<_>, Vec<_>) =
+            scan.found.iter().partition(|found| self.files.contains_key(&found.identity));
+        known.into_iter().for_each(|found| self.found_again(found));
+        for found in new {
+            let before = moved.remove(found.path.as_str());
+            self.found_new(found, before, now);
         }
-        for file in self.files.values_mut() {
-            let is_lost = !names.contains(&file.identity) && scan.covers(file.path());
-            file.absent_since = is_lost.then(|| file.absent_since.unwrap_or(now));
-        }
+        self.note_lost(&names, &scan, now);
         if std::mem::take(&mut self.first_scan) && self.options.start_at_end {
             self.changes.push((STARTED.to_vec(), Some(b"1".to_vec())));
         }
     }
 
+    fn note_lost(&mut self, names: &HashSet<Identity>, scan: &Scan, now: Instant) {
+        for file in self.files.values_mut() {
+            let is_lost = !names.contains(&file.identity) && scan.covers(file.path());
+            if is_lost && file.absent_since.is_none() && !file.is_open() {
+                let line = format!(
+                    "`{}` has gone: what was not read of it (from byte {}) cannot be",
+                    file.path(),
+                    file.bookmark.offset
+                );
+                self.journal.say(if file.restored { Level::Info } else { Level::Warn }, line);
+            }
+            file.absent_since = is_lost.then(|| file.absent_since.unwrap_or(now));
+        }
+    }
+
     fn found_again(&mut self, found: &Found) {
-        let file = self.files.get_mut(&found.identity).expect("asked for by the caller");
+        let Some(file) = self.files.get_mut(&found.identity) else { return };
         let renamed = found.path != **file.path();
         if renamed {
             file.rename(&found.path);
@@ -48,17 +62,15 @@ impl Tail {
             }
         }
         if std::mem::take(&mut file.restored) || renamed {
-            if !self.options.follow {
-                file.bring_rest = true;
-            }
-            self.enqueue(found.identity);
+            self.read_first(found);
         }
     }
 
     /// A file of which nothing is known, unless it is `before` under another identity.
     fn found_new(&mut self, found: &Found, before: Option<Identity>, now: Instant) {
         let bookmark = before.and_then(|before| self.take_over(before, found));
-        let mut file = TailedFile::new(found.identity, bookmark.unwrap_or_else(|| Bookmark::new(found.path.clone())), now);
+        let mut file =
+            TailedFile::new(found.identity, bookmark.unwrap_or_else(|| Bookmark::new(found.path.clone())), now);
         if self.first_scan && self.options.start_at_end {
             match file.skip_to_end(&self.disk) {
                 Ok(()) => _ = self.moved.insert(found.identity),
@@ -70,11 +82,16 @@ impl Tail {
             // The handle is of this look only: thousands of files may be found at once.
             file.close();
         }
-        if !self.options.follow {
+        self.files.insert(found.identity, file);
+        self.read_first(found);
+    }
+
+    /// Has a file read that was just found. Without following, what it holds now is all of it.
+    fn read_first(&mut self, found: &Found) {
+        if let Some(file) = self.files.get_mut(&found.identity).filter(|_| !self.options.follow) {
             file.end = self.disk.stat(&found.path).map_or(u64::MAX, |stat| stat.size);
             file.bring_rest = true;
         }
-        self.files.insert(found.identity, file);
         self.enqueue(found.identity);
     }
 
@@ -86,7 +103,8 @@ impl Tail {
         self.files.remove(&before);
         self.changes.push((before.to_string().into_bytes(), None));
         self.moved.insert(found.identity);
-        self.journal.say(Level::Info, format!("`{}` has a new identity and the same bytes: reading goes on", found.path));
+        self.journal
+            .say(Level::Info, format!("`{}` has a new identity and the same bytes: reading goes on", found.path));
         Some(bookmark)
     }
 
@@ -99,7 +117,9 @@ impl Tail {
     /// Closes files that have had no name and no news for a while, and forgets them after a longer one.
     pub(crate) fn forget_lost(&mut self, now: Instant) {
         let mut gone = Vec::new();
-        for file in self.files.values_mut().filter(|file| !file.queued && !file.has_rest()) {
+        // A last line without its newline is brought first, where a handle can still bring it.
+        let silent = |file: &&mut TailedFile| !(file.queued || file.is_open() && file.has_rest());
+        for file in self.files.values_mut().filter(silent) {
             let lost_for = file.lost_for(now);
             if lost_for > CLOSE_AFTER {
                 file.close();
@@ -117,11 +137,13 @@ impl Tail {
     fn tell_troubles(&mut self, scan: &Scan) {
         let then = if self.options.follow { "waiting for one" } else { "nothing to read" };
         let patterns = self.scanner.patterns().iter().zip(&scan.matched);
-        let missing = patterns.filter(|(_, matched)| !**matched).map(|(pattern, _)| {
-            (pattern.text().to_owned(), format!("no file matches `{}`: {then}", pattern.text()))
-        });
-        let unseen =
-            scan.troubles.iter().map(|(path, error)| (path.clone(), format!("cannot look at `{path}`: {error}; the others go on")));
+        let missing = patterns
+            .filter(|(_, matched)| !**matched)
+            .map(|(pattern, _)| (pattern.text().to_owned(), format!("no file matches `{}`: {then}", pattern.text())));
+        let unseen = scan
+            .troubles
+            .iter()
+            .map(|(path, error)| (path.clone(), format!("cannot look at `{path}`: {error}; the others go on")));
         self.journal.troubles(missing.chain(unseen));
     }
 }

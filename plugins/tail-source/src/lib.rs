@@ -16,6 +16,8 @@ mod reader;
 mod scan;
 mod source;
 mod tail;
+#[cfg(test)]
+mod tests;
 
 pub use source::TailSource;
 

@@ -43,11 +43,6 @@ impl Lines {
         self.count() >= self.bounds.max_events || self.data.len() >= self.bounds.max_bytes
     }
 
-    /// The longest line that is brought as one event.
-    pub fn max_line_bytes(&self) -> usize {
-        self.bounds.max_line_bytes
-    }
-
     /// Takes whole lines from `bytes`, which are at `offset` in the file, until there is no room; says how many bytes it took.
     ///
     /// The first `searched` bytes are known to hold no newline. A line longer than the limit is cut into pieces of exactly the

@@ -1,8 +1,8 @@
 //! The set of files that is followed: looked at in intervals, read in turns.
 //!
 //! ```text
-//!  scan (which files there are) ─▶ look (which have something new) ─▶ queue ─▶ turns ─▶ lines + changed parts
-//!        ▲ each interval               ▲ each interval                 └── more: back to the end of the queue
+//!  look (which have something new) ─▶ scan (which files there are) ─▶ queue ─▶ turns ─▶ lines + changed parts
+//!    ▲ each interval                    ▲ each interval                └── more: back to the end of the queue
 //! ```
 //!
 //! Nothing here waits except [`Tail::poll`], and only as long as it may. A position moves in the very poll that brings the
@@ -25,7 +25,9 @@ use crate::scan::Scanner;
 /// Limit: files held open at once, well within the host's 1024 handles of an instance. Others are opened for each turn.
 const MAX_OPEN: usize = 256;
 /// Scans, and looks at files that have been quiet for long, take at most one part in this many of the time.
-const LOOK_SHARE: u32 = 50;
+const COLD_SHARE: u32 = 50;
+/// Looks at files that have changed lately take at most one part in this many of the time.
+const HOT_SHARE: u32 = 10;
 /// The key of the part that says that `start_at = "end"` has been done, once and for all.
 pub const STARTED: &[u8] = b"started";
 
@@ -47,6 +49,14 @@ pub enum Polled {
     Lines(Lines, Vec<Change>),
     Idle,
     Finished,
+}
+
+/// Which files a look is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Temperature {
+    /// Changed lately.
+    Hot,
+    Cold,
 }
 
 /// The files that are followed.
@@ -105,9 +115,12 @@ impl Tail {
         let identity = std::str::from_utf8(key).ok().and_then(Identity::parse);
         let (Some(identity), Some(bookmark)) = (identity, Bookmark::decode(value)) else {
             let text = String::from_utf8_lossy(value);
-            return self.journal.say(Level::Error, format!("a stored position is not understood, its file is read again: {text}"));
+            return self
+                .journal
+                .say(Level::Error, format!("a stored position is not understood, its file is read again: {text}"));
         };
-        let file = TailedFile { restored: true, ..TailedFile::new(identity, bookmark, now) };
+        let mut file = TailedFile::new(identity, bookmark, now);
+        file.restored = true;
         self.files.insert(identity, file);
     }
 
@@ -152,34 +165,42 @@ impl Tail {
         if now < self.next_look {
             return;
         }
-        if now >= self.next_scan && (self.options.follow || self.first_scan) {
-            self.find_files(now);
-            self.next_scan = self.pause_after(now);
-        }
+        // First the files that are known, so that the rest of a renamed one comes before what has taken its name.
         if self.options.follow {
-            let with_cold = now >= self.next_cold;
-            self.look(now, with_cold);
-            if with_cold {
-                self.next_cold = self.pause_after(now);
-            }
+            self.look_at_files(now);
             self.forget_lost(now);
         }
-        self.next_look = Instant::now() + self.options.poll_interval;
+        if now >= self.next_scan && (self.options.follow || self.first_scan) {
+            self.find_files(now);
+            self.next_scan = self.pause_after(now, COLD_SHARE);
+        }
     }
 
-    fn pause_after(&self, started: Instant) -> Instant {
-        let now = Instant::now();
-        now + self.options.poll_interval.max((now - started) * LOOK_SHARE)
+    fn look_at_files(&mut self, now: Instant) {
+        let started = Instant::now();
+        self.look(now, Temperature::Hot);
+        self.next_look = self.pause_after(started, HOT_SHARE);
+        if now >= self.next_cold {
+            let started = Instant::now();
+            self.look(now, Temperature::Cold);
+            self.next_cold = self.pause_after(started, COLD_SHARE);
+        }
     }
 
-    fn look(&mut self, now: Instant, with_cold: bool) {
-        let quiet = self.files.values_mut().filter(|file| !file.queued && (with_cold || file.is_hot(now)));
-        for file in quiet {
+    fn look(&mut self, now: Instant, temperature: Temperature) {
+        let due = |file: &&mut TailedFile| !file.queued && file.is_hot(now) == (temperature == Temperature::Hot);
+        for file in self.files.values_mut().filter(due) {
             if file.look(&self.disk, now, self.options.idle_flush) {
                 file.queued = true;
                 self.ready.push_back(file.identity);
             }
         }
+    }
+
+    /// When to do again what was begun then and is done now.
+    fn pause_after(&self, started: Instant, share: u32) -> Instant {
+        let now = Instant::now();
+        now + self.options.poll_interval.max((now - started) * share)
     }
 
     /// Puts a file at the end of the queue unless it is in it.
@@ -240,7 +261,8 @@ impl Tail {
         }
         if lines.cut > cut && !std::mem::replace(&mut file.cut_told, true) {
             let limit = self.options.max_line_bytes;
-            let line = format!("`{}` has lines over `max_line_bytes` ({limit} bytes): they are cut into events", file.path());
+            let line =
+                format!("`{}` has lines over `max_line_bytes` ({limit} bytes): they are cut into events", file.path());
             self.journal.say(Level::Warn, line);
         }
         step
@@ -265,7 +287,8 @@ impl Tail {
     /// opened again; else the one that was opened first.
     fn close_one(&mut self) {
         let files = &self.files;
-        let is_idle = |identity: &Identity| files.get(identity).is_none_or(|file| file.absent_since.is_none() && !file.queued);
+        let is_idle =
+            |identity: &Identity| files.get(identity).is_none_or(|file| file.absent_since.is_none() && !file.queued);
         let is_present = |identity: &Identity| files.get(identity).is_none_or(|file| file.absent_since.is_none());
         let index = self.open.iter().position(is_idle).or_else(|| self.open.iter().position(is_present)).unwrap_or(0);
         if let Some(file) = self.open.remove(index).and_then(|identity| self.files.get_mut(&identity)) {

@@ -108,7 +108,7 @@ macro_rules! export_sink {
                 if <$sink as $crate::sink::Sink>::ONLY_KAFKA { Traits::ONLY_KAFKA } else { Traits::empty() },
                 <$sink as $crate::sink::Sink>::TICK
             );
-            $crate::bindings::sink::export!(Component with_types_in $crate::bindings::sink);
+    $crate::bindings::sink::export!(Component with_types_in $crate::bindings::sink);
         };
     };
 }

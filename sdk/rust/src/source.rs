@@ -104,7 +104,7 @@ macro_rules! export_source {
                 if <$source as $crate::source::Source>::REPLAYS { Traits::REPLAYS } else { Traits::empty() },
                 None
             );
-            $crate::bindings::source::export!(Component with_types_in $crate::bindings::source);
+    $crate::bindings::source::export!(Component with_types_in $crate::bindings::source);
         };
     };
 }
