@@ -87,6 +87,10 @@ pub mod config;
 
 pub mod log;
 
+pub mod console;
+
+pub mod json;
+
 pub mod kafka;
 
 pub use {schemars, serde, serde_json};
