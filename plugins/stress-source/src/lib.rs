@@ -41,10 +41,7 @@ impl Source for Stress {
     const REPLAYS: bool = true;
 
     fn open(config: Config, position: &Position) -> Result<Self, Failure> {
-        let brought = match position.get(BROUGHT) {
-            Some(value) => number(value).ok_or_else(|| Failure::fatal("the stored position is no number"))?,
-            None => 0,
-        };
+        let brought = position.number(BROUGHT)?.unwrap_or(0);
         Ok(Stress {
             size_bytes: config.size_bytes as usize,
             bodies: Packed { data: Vec::new(), ends: Vec::new() },
@@ -91,10 +88,6 @@ fn bodies(count: usize, size_bytes: usize) -> Packed {
     let mut packed = PackedBuilder::with_capacity(count, count * size_bytes);
     (0..count).for_each(|_| packed.push(&body));
     packed.finish()
-}
-
-fn number(text: &[u8]) -> Option<u64> {
-    std::str::from_utf8(text).ok()?.parse().ok()
 }
 
 /// Keeps to a number of events per second.

@@ -85,6 +85,9 @@ pub mod describe;
 
 pub mod config;
 
+#[cfg(feature = "regex")]
+pub mod pattern;
+
 pub mod log;
 
 pub mod console;
