@@ -85,6 +85,9 @@ pub mod describe;
 
 pub mod config;
 
+#[cfg(feature = "disk")]
+pub mod disk;
+
 #[cfg(feature = "regex")]
 pub mod pattern;
 
