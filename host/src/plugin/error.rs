@@ -77,6 +77,29 @@ impl CallError {
     }
 }
 
+/// What a host function raises when a guest breaks a rule: it becomes a trap of this kind.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{text}")]
+pub struct Broken {
+    pub kind: TrapKind,
+    pub text: String,
+}
+
+impl Broken {
+    pub fn contract(text: String) -> Self {
+        Self { kind: TrapKind::Contract, text }
+    }
+
+    pub fn memory(text: String) -> Self {
+        Self { kind: TrapKind::Memory, text }
+    }
+
+    /// For a capability without an error to answer with. `line` is what the pipeline file lacks.
+    pub fn not_granted(what: &str, line: &str) -> Self {
+        Self { kind: TrapKind::Trap, text: format!("{what} is not granted; the stage needs `{line}`") }
+    }
+}
+
 /// Why a plugin cannot be loaded. All of them stop a start; none of them goes away by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum PluginError {
@@ -95,6 +118,8 @@ pub enum PluginError {
     CoreModule { plugin: PluginOrigin },
     #[error("`{plugin}` is cut short or damaged: {detail}")]
     Damaged { plugin: PluginOrigin, detail: String },
+    #[error("`{plugin}` uses a part of WebAssembly that is switched off here: {detail}")]
+    Unsupported { plugin: PluginOrigin, detail: String },
     #[error("compiling `{plugin}` took longer than {} s", limit.as_secs())]
     CompileTimeout { plugin: PluginOrigin, limit: Duration },
     #[error("`{plugin}` is not a wasmflow plugin of this version: {missing}")]
@@ -124,6 +149,9 @@ impl PluginError {
             Self::Text { .. } => "turn it into a binary with `wasm-tools parse`".into(),
             Self::CoreModule { .. } => "build it for wasm32-wasip2, or wrap it with `wasm-tools component new`".into(),
             Self::Damaged { .. } => "build or copy it again".into(),
+            Self::Unsupported { .. } => {
+                "compile it without threads, exceptions, garbage collection and relaxed SIMD".into()
+            }
             Self::CompileTimeout { .. } => {
                 "cut the plugin's large functions, or leave out what it does not need".into()
             }

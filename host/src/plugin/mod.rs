@@ -2,14 +2,38 @@
 //!
 //! Only this module and `capability` name wasmtime. The runners see batches, positions and the types of [`contract`].
 
+pub mod bindings;
+mod cache;
+mod compile;
 pub mod contract;
+mod engine;
 pub mod error;
+mod instance;
+mod interceptor;
+pub mod limits;
+mod loaded;
+mod output;
+mod sink;
+mod source;
+mod standard;
+mod trap;
+mod world;
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::config::{Grants, Limits};
+use crate::kafka::StageKafka;
 
 pub use contract::{Delivered, Delivery, Description, Intercepted, Need, Outcome, Polled, Problem, Progress, Rejected};
-pub use error::{CallError, CheckError, Failure, PluginError, TrapKind};
+pub use engine::{Engine, EngineOptions};
+pub use error::{Broken, CallError, CheckError, Failure, PluginError, TrapKind};
+
+pub use interceptor::InterceptorInstance;
+pub use loaded::Plugin;
+pub use sink::SinkInstance;
+pub use source::SourceInstance;
 
 /// The three kinds of plugin, one world each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -55,3 +79,20 @@ impl fmt::Display for PluginOrigin {
         }
     }
 }
+
+/// The stage that an instance works for: what it is called, and what it may use.
+#[derive(Clone)]
+pub struct StageContext {
+    pub pipeline: Arc<str>,
+    pub stage: Arc<str>,
+    pub plugin_kind: PluginKind,
+    pub grants: Grants,
+    pub limits: Limits,
+    /// An event that is larger is refused for good.
+    pub max_event_bytes: usize,
+    /// The stage's Kafka clients, which outlive its instances; nothing where none is granted.
+    pub kafka: Option<Arc<StageKafka>>,
+}
+
+#[cfg(test)]
+mod tests;

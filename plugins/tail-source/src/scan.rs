@@ -9,9 +9,8 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::time::{Duration, Instant};
 
-use wasmflow_sdk::disk::{Disk, Entry, Identity, Kind, child};
-
-use crate::pattern::{Component, Pattern, fits};
+use crate::disk::{Disk, Entry, Identity, Kind};
+use crate::pattern::{Component, Pattern, child, fits};
 
 /// How long folder times are believed.
 const FULL_SCAN_INTERVAL: Duration = Duration::from_secs(10);

@@ -1,0 +1,171 @@
+//! One live instance of a plugin, and how every call into it goes.
+//!
+//! A call takes the instance out of its holder and puts it back when it has ended well. So whatever ends it otherwise, a trap, a
+//! deadline or a future that is dropped, leaves nothing behind that could be entered again.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use wasmtime::Store;
+use wasmtime::component::{Instance as WasmInstance, InstancePre};
+
+use super::bindings::wasmflow::plugin::errors;
+use super::limits::Cpu;
+use super::{CallError, Failure, StageContext, TrapKind, trap};
+use crate::capability::events::OutputBound;
+use crate::capability::wasi::Output;
+use crate::capability::{Export, Printing, State};
+use crate::config::Limits;
+
+/// What a guest may copy into the host in one host call, in terms of what a call may bring.
+const COPIES: usize = 4;
+
+/// An instance: `G` has the functions of its kind.
+pub struct Instance<G> {
+    live: Option<Live<G>>,
+    /// How it ended.
+    end: Option<CallError>,
+    limits: Limits,
+}
+
+/// An instance that can be called.
+pub struct Live<G> {
+    pub store: Store<State>,
+    pub guest: G,
+    cpu: Arc<Cpu>,
+}
+
+/// What a guest answers, inside what wasmtime answers.
+pub type Answer<T> = wasmtime::Result<Result<T, errors::Failure>>;
+
+impl<G> Instance<G> {
+    /// Makes an instance; nothing of the plugin but its initialization runs.
+    ///
+    /// # Errors
+    /// A retry when a granted folder cannot be opened; a trap when the initialization fails.
+    pub async fn new(
+        pre: &InstancePre<State>,
+        stage: &StageContext,
+        printing: Printing,
+        load: impl FnOnce(&mut Store<State>, &WasmInstance) -> wasmtime::Result<G>,
+    ) -> Result<Self, CallError> {
+        let state =
+            State::new(stage, printing).map_err(|reason| CallError::Failure(Failure::Retry { reason, after: None }))?;
+        let mut store = Store::new(pre.engine(), state);
+        store.limiter(|state| &mut state.memory);
+        let cpu = Cpu::watch(&mut store, stage.limits.cpu);
+        let made = within(&cpu, stage.limits.call, pre.instantiate_async(&mut store)).await;
+        let guest = made.and_then(|instance| load(&mut store, &instance));
+        match guest {
+            Ok(guest) => Ok(Self { live: Some(Live { store, guest, cpu }), end: None, limits: stage.limits }),
+            Err(error) => Err(trapped(&error, &mut store)),
+        }
+    }
+
+    /// Takes the instance out for a call that may make so much.
+    ///
+    /// # Errors
+    /// When it has come to its end.
+    pub fn begin(&mut self, export: Export, bound: OutputBound) -> Result<Live<G>, CallError> {
+        let Some(mut live) = self.live.take() else {
+            return Err(self.end.clone().unwrap_or_else(|| CallError::Trap {
+                kind: TrapKind::CallTimeout,
+                text: "the instance was given up in the middle of a call".into(),
+            }));
+        };
+        live.store.set_hostcall_fuel(bound.bytes.saturating_mul(COPIES));
+        let state = live.store.data_mut();
+        state.export = export;
+        state.batches.bound = bound;
+        Ok(live)
+    }
+
+    /// Reads what a call came to, and puts the instance back unless it died.
+    ///
+    /// # Errors
+    /// The guest's own failure, or its end.
+    pub fn end<T>(&mut self, mut live: Live<G>, answer: Answer<T>) -> Result<T, CallError> {
+        match answer {
+            Ok(answer) => {
+                let answer = answer.map_err(|failure| CallError::Failure(told(failure, live.store.data())));
+                self.live = Some(live);
+                answer
+            }
+            Err(error) => {
+                let end = trapped(&error, &mut live.store);
+                self.end = Some(end.clone());
+                Err(end)
+            }
+        }
+    }
+
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Whether its memory is so full that a fresh instance should take its place; also when it is dead.
+    pub fn needs_recycling(&self) -> bool {
+        self.live.as_ref().is_none_or(|live| live.store.data().memory.is_nearly_full())
+    }
+
+    /// Bytes of linear memory.
+    pub fn memory_bytes(&self) -> usize {
+        self.live.as_ref().map_or(0, |live| live.store.data().memory.used())
+    }
+}
+
+impl<G> Live<G> {
+    /// The parts of a call: `within(cpu, …, guest.call_x(store, …))`.
+    pub fn parts(&mut self) -> (&mut Store<State>, &G, &Cpu) {
+        (&mut self.store, &self.guest, &self.cpu)
+    }
+}
+
+/// Runs a call within its computing time and its deadline.
+///
+/// Limit: the deadline holds where the epoch does not reach, in host functions that wait.
+pub async fn within<T>(
+    cpu: &Cpu,
+    deadline: Duration,
+    call: impl Future<Output = wasmtime::Result<T>>,
+) -> wasmtime::Result<T> {
+    match tokio::time::timeout(deadline, cpu.meter(call)).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            let text = format!("a call took longer than {} ms", deadline.as_millis());
+            Err(super::Broken { kind: TrapKind::CallTimeout, text }.into())
+        }
+    }
+}
+
+/// Waits until the system has what the instance printed: part of the call that printed it.
+pub async fn printed<T>(store: &Store<State>, answer: Answer<T>) -> Answer<T> {
+    if let Output::Print(output) = &store.data().output
+        && !output.is_done()
+    {
+        output.finish().await;
+    }
+    answer
+}
+
+fn trapped(error: &wasmtime::Error, store: &mut Store<State>) -> CallError {
+    let (kind, text) = trap::read(error, store.data_mut());
+    CallError::Trap { kind, text }
+}
+
+/// The guest's failure, with the grant that was missing, if one was.
+fn told(failure: errors::Failure, state: &State) -> Failure {
+    let with_denial = |reason: String| match state.granted.take_denial() {
+        Some(denial) => format!("{reason}; {denial}"),
+        None => reason,
+    };
+    match failure {
+        errors::Failure::Retry(retry) => Failure::Retry {
+            reason: with_denial(retry.reason),
+            after: retry.after_ms.map(|ms| Duration::from_millis(ms.into())),
+        },
+        errors::Failure::Reject(reason) => Failure::Reject(with_denial(reason)),
+        errors::Failure::Fatal(reason) => Failure::Fatal(with_denial(reason)),
+    }
+}
