@@ -4,8 +4,9 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use wasmflow_sdk::disk::{Disk, Handle, Identity};
+
 use crate::bookmark::Bookmark;
-use crate::disk::{Disk, Handle, Identity};
 use crate::lines::Lines;
 use crate::reader::{Turn, Unfinished, turn};
 
@@ -193,7 +194,7 @@ impl TailedFile {
         self.open(disk)?;
         let handle = self.handle.as_ref().expect("just opened");
         let size = handle.stat()?.size;
-        let head = handle.read(0, crate::disk::CHUNK_BYTES.min(size as usize))?;
+        let head = handle.read(0, wasmflow_sdk::disk::CHUNK_BYTES.min(size as usize))?;
         let before = Bookmark::tail_length(size);
         let tail = handle.read(size - before, before as usize)?;
         self.bookmark.skip_to(size, &head, &tail);

@@ -3,10 +3,10 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use wasmflow_sdk::disk::Identity;
 use wasmflow_sdk::log::Level;
 
 use crate::bookmark::Bookmark;
-use crate::disk::Identity;
 use crate::file::TailedFile;
 use crate::scan::{Found, Scan};
 use crate::tail::{STARTED, Tail};

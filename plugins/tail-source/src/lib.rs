@@ -2,11 +2,10 @@
 //!
 //! The modules, in the order of reading: [`tail`] is the whole in one picture; [`found`] and [`scan`] find files, by the
 //! patterns of [`pattern`]; [`file`](mod@file) is one of them, [`reader`] its turn, [`lines`] what that brings; [`bookmark`] is what a
-//! position stores; [`disk`] is the file system, here and in the sandbox.
+//! position stores.
 
 mod bookmark;
 mod config;
-mod disk;
 mod file;
 mod found;
 mod journal;

@@ -3,6 +3,8 @@
 //! As in a shell, a name that begins with a dot is met only by a pattern that writes the dot. There is no escape; `[*]` is a
 //! star. A small matcher of our own, since what is listed, and when, is decided here and not by a library.
 
+use wasmflow_sdk::disk::{child, components};
+
 /// One component of a pattern, between two slashes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Component {
@@ -35,18 +37,18 @@ impl Pattern {
     /// # Errors
     /// What is wrong with it, for the operator.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let names = plain_components(text);
+        let names = components(text);
         match names.last() {
             None => return Err("names no file".into()),
             _ if text.ends_with('/') => return Err("names a folder: end it with a file name or `/*`".into()),
             Some(last) if last == ".." || last == "**" => return Err("must end with a file name, as in `/*`".into()),
             Some(_) => {}
         }
-        let mut components = names.iter().map(|name| component(name)).collect::<Result<Vec<_>, _>>()?;
-        let last = components.len() - 1;
-        let literal = components[..last].iter().take_while(|each| matches!(each, Component::Name(_))).count();
-        components.drain(..literal);
-        Ok(Pattern { text: text.into(), base: join(&names[..literal]), components })
+        let mut rest = names.iter().map(|name| component(name)).collect::<Result<Vec<_>, _>>()?;
+        let last = rest.len() - 1;
+        let literal = rest[..last].iter().take_while(|each| matches!(each, Component::Name(_))).count();
+        rest.drain(..literal);
+        Ok(Pattern { text: text.into(), base: join(&names[..literal]), components: rest })
     }
 
     /// As the operator wrote it.
@@ -62,21 +64,6 @@ impl Pattern {
     /// What follows the base; never empty.
     pub fn components(&self) -> &[Component] {
         &self.components
-    }
-}
-
-/// The components of a path, without empty ones and `.`; a leading slash is a component of its own.
-pub fn plain_components(path: &str) -> Vec<String> {
-    let root = path.starts_with('/').then(|| "/".to_owned());
-    root.into_iter().chain(path.split('/').filter(|name| !matches!(*name, "" | ".")).map(str::to_owned)).collect()
-}
-
-/// The path of a name in a folder, where an empty folder is the current one.
-pub fn child(folder: &str, name: &str) -> String {
-    match folder {
-        "" => name.to_owned(),
-        _ if folder.ends_with('/') => format!("{folder}{name}"),
-        _ => format!("{folder}/{name}"),
     }
 }
 

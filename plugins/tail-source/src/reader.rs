@@ -2,8 +2,9 @@
 
 use std::io;
 
+use wasmflow_sdk::disk::{CHUNK_BYTES, Handle};
+
 use crate::bookmark::Bookmark;
-use crate::disk::{CHUNK_BYTES, Handle};
 use crate::lines::Lines;
 
 /// Limit: what one file may bring before the next one has its turn; enough that a single busy file costs nothing by it.
@@ -106,9 +107,9 @@ impl View<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::Disk;
     use crate::lines::Bounds;
     use proptest::prelude::*;
+    use wasmflow_sdk::disk::Disk;
 
     const ALL: Bounds =
         Bounds { max_events: 100_000, max_bytes: 1 << 30, max_line_bytes: 1 << 20, with_offsets: false };

@@ -9,8 +9,9 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::time::{Duration, Instant};
 
-use crate::disk::{Disk, Entry, Identity, Kind};
-use crate::pattern::{Component, Pattern, child, fits};
+use wasmflow_sdk::disk::{Disk, Entry, Identity, Kind, child};
+
+use crate::pattern::{Component, Pattern, fits};
 
 /// How long folder times are believed.
 const FULL_SCAN_INTERVAL: Duration = Duration::from_secs(10);

@@ -1,9 +1,9 @@
 //! The plugin: the tail's lines as batches.
 
+use wasmflow_sdk::disk::{Disk, as_written};
 use wasmflow_sdk::prelude::*;
 
 use crate::config::Config;
-use crate::disk::Disk;
 use crate::lines::Lines;
 use crate::tail::{Change, Polled, Tail};
 
@@ -22,7 +22,7 @@ impl Source for TailSource {
 
     fn check(config: &Config) -> Result<Vec<Need>, Vec<Problem>> {
         let options = config.options()?;
-        let mut folders: Vec<_> = options.patterns.iter().map(|pattern| folder(pattern.base())).collect();
+        let mut folders: Vec<_> = options.patterns.iter().map(|pattern| as_written(pattern.base())).collect();
         folders.sort_unstable();
         folders.dedup();
         Ok(folders.into_iter().map(|folder| Need::new("dirs", folder)).collect())
@@ -32,7 +32,7 @@ impl Source for TailSource {
         let options = config.options().map_err(first)?;
         let disk = Disk::new();
         if let Some(pattern) = options.patterns.iter().find(|pattern| !disk.covers(pattern.base())) {
-            let (text, folder) = (pattern.text(), folder(pattern.base()));
+            let (text, folder) = (pattern.text(), as_written(pattern.base()));
             return Err(Failure::fatal(format!(
                 "`{text}` is in no granted folder: add allow = {{ dirs = [{{ path = \"{folder}\" }}] }}"
             )));
@@ -59,11 +59,6 @@ impl Source for TailSource {
             Polled::Finished => Ok(Progress::Finished),
         }
     }
-}
-
-/// As the pipeline file names it.
-fn folder(base: &str) -> &str {
-    if base.is_empty() { "." } else { base }
 }
 
 fn first(problems: Vec<Problem>) -> Problem {

@@ -12,10 +12,10 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::time::{Duration, Instant};
 
+use wasmflow_sdk::disk::{Disk, Identity};
 use wasmflow_sdk::log::Level;
 
 use crate::bookmark::Bookmark;
-use crate::disk::{Disk, Identity};
 use crate::file::{Step, TailedFile};
 use crate::journal::Journal;
 use crate::lines::{Bounds, Lines};

@@ -85,7 +85,17 @@ pub mod describe;
 
 pub mod config;
 
+#[cfg(feature = "disk")]
+pub mod disk;
+
+#[cfg(feature = "regex")]
+pub mod pattern;
+
 pub mod log;
+
+pub mod console;
+
+pub mod json;
 
 pub mod kafka;
 

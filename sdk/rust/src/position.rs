@@ -1,5 +1,7 @@
 //! Where a source stands: independent parts, each the plugin's own bytes.
 
+use crate::failure::Failure;
+
 pub use crate::bindings::imports::wasmflow::plugin::positions::Part;
 
 impl Part {
@@ -23,6 +25,17 @@ impl Position {
     pub fn get(&self, key: impl AsRef<[u8]>) -> Option<&[u8]> {
         let part = self.0.iter().find(|part| part.key == key.as_ref())?;
         part.value.as_deref()
+    }
+
+    /// The value of one part that is a number in decimal.
+    ///
+    /// # Errors
+    ///
+    /// `Fatal` when it is anything else: this is not the position of this source.
+    pub fn number(&self, key: impl AsRef<[u8]>) -> Result<Option<u64>, Failure> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let number = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+        number.map(Some).ok_or_else(|| Failure::fatal("the stored position is no number"))
     }
 
     /// All parts that are there.
@@ -67,5 +80,13 @@ mod tests {
         assert_eq!(position.get("a"), Some(&b"2"[..]));
         assert_eq!(position.get("b"), None);
         assert_eq!(position.iter().count(), 1);
+    }
+
+    #[test]
+    fn a_number_is_read_or_refused() {
+        let position = Position::from(vec![Part::new("next", "12"), Part::new("odd", "x")]);
+        assert_eq!(position.number("next"), Ok(Some(12)));
+        assert_eq!(position.number("none"), Ok(None));
+        assert!(matches!(position.number("odd"), Err(Failure::Fatal(_))));
     }
 }
