@@ -103,7 +103,7 @@ pub use {schemars, serde, serde_json};
 
 /// What nearly every plugin needs.
 pub mod prelude {
-    pub use crate::batch::{Batch, Event, Header, Rejection};
+    pub use crate::batch::{Batch, Event, Header, Misfit, Rejection};
     pub use crate::config::{ByteSize, Duration};
     pub use crate::describe::{Need, Problem};
     pub use crate::failure::{Failure, Retry};

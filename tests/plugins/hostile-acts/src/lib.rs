@@ -1,0 +1,216 @@
+//! What a plugin may try against its host, for the hostile plugins of each kind.
+//!
+//! `tests/plugins/README.md` has the table of modes and of what the host must do. An act that must be denied says so in the
+//! log, and is fatal with the word `breach` when it was allowed.
+
+mod grab;
+mod lie;
+mod shout;
+
+use wasmflow_sdk::prelude::*;
+
+pub use lie::lying_bodies;
+
+/// What to do, when, and on which call.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The act.
+    pub mode: Mode,
+    /// The call that it happens in; `work` is `poll`, `intercept` or `deliver`.
+    #[serde(default)]
+    pub call: Call,
+    /// Only when a body contains this text.
+    pub when_body_contains: Option<String>,
+    /// So many calls of that kind go well before.
+    #[serde(default)]
+    pub after: u64,
+    /// How many numbers the source brings.
+    #[serde(default = "hundred")]
+    pub total: u64,
+}
+
+fn hundred() -> u64 {
+    100
+}
+
+/// When the act happens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Call {
+    Check,
+    Open,
+    #[default]
+    Work,
+    Flush,
+    Acked,
+    Close,
+}
+
+/// The act.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    // Ends the instance.
+    Trap,
+    Panic,
+    StackOverflow,
+    OutOfBounds,
+    Exit,
+    // Takes too much.
+    Loop,
+    Sleep,
+    MemoryFast,
+    MemorySlow,
+    Handles,
+    EmptyItems,
+    // Says too much.
+    LogStorm,
+    LogHuge,
+    LogControl,
+    StdoutStorm,
+    StderrStorm,
+    // Reaches out.
+    Files,
+    Sockets,
+    Environment,
+    WallClock,
+    Random,
+    // Lies about a batch.
+    EndsDecrease,
+    EndsShort,
+    EndsLong,
+    CountWrong,
+    RowsUnsorted,
+    RowOutOfRange,
+    RejectOutOfRange,
+    HeaderNames,
+    HeaderFlood,
+    FloodEvents,
+    FloodBytes,
+    // Lies in an answer; each only in the kind of plugin that can.
+    MoreThanAsked,
+    OversizeEvent,
+    PositionFlood,
+    KeptInFuture,
+    PartlyOutOfRange,
+    PartlyUnsorted,
+    PartlyEmpty,
+    HeldForEver,
+    // Uses what it was not granted.
+    Kafka,
+}
+
+/// Counts the calls, and acts when it is time.
+pub struct Hostile {
+    pub config: Config,
+    calls: u64,
+}
+
+impl Hostile {
+    /// Opens the plugin, and acts if `open` is the call.
+    ///
+    /// # Errors
+    ///
+    /// What the act comes to.
+    pub fn open(config: Config) -> Result<Hostile, Failure> {
+        let mut hostile = Hostile { config, calls: 0 };
+        hostile.act(Call::Open)?;
+        Ok(hostile)
+    }
+
+    /// For `check`, where there is no instance yet.
+    pub fn check(config: &Config) {
+        if config.call == Call::Check {
+            // What a check cannot report it has no way to deny either: the log says it.
+            let _ = perform(config.mode);
+        }
+    }
+
+    /// Acts if `call` is the call, its time has come, and nothing is asked of the bodies.
+    ///
+    /// # Errors
+    ///
+    /// What the act comes to.
+    pub fn act(&mut self, call: Call) -> Result<(), Failure> {
+        match self.is_due(call) && self.config.when_body_contains.is_none() {
+            true => perform(self.config.mode),
+            false => Ok(()),
+        }
+    }
+
+    /// As [`act`](Self::act) in a call that is lent a batch, which can be lied about and looked at.
+    ///
+    /// # Errors
+    ///
+    /// What the act comes to.
+    pub fn act_on(&mut self, batch: &mut Batch) -> Result<(), Failure> {
+        if !self.is_due(Call::Work) {
+            return Ok(());
+        }
+        if let Some(text) = &self.config.when_body_contains
+            && !batch.bodies().iter().any(|body| String::from_utf8_lossy(body).contains(text))
+        {
+            return Ok(());
+        }
+        perform(self.config.mode)?;
+        lie::about(self.config.mode, batch)
+    }
+
+    /// Whether this mode is asked for, in an answer that only this kind of plugin can give.
+    pub fn lies(&self, mode: Mode) -> bool {
+        self.config.mode == mode && self.calls > self.config.after
+    }
+
+    fn is_due(&mut self, call: Call) -> bool {
+        if self.config.call != call {
+            return false;
+        }
+        self.calls += 1;
+        self.calls > self.config.after
+    }
+}
+
+/// The acts that need no batch.
+fn perform(mode: Mode) -> Result<(), Failure> {
+    match mode {
+        Mode::Trap => std::process::abort(),
+        Mode::Panic => panic!("as told"),
+        Mode::StackOverflow => drop(std::hint::black_box(descend(0))),
+        Mode::OutOfBounds => read_far_away(),
+        Mode::Exit => std::process::exit(0),
+        Mode::Loop => loop {
+            std::hint::black_box(());
+        },
+        Mode::Sleep => std::thread::sleep(std::time::Duration::from_secs(86_400)),
+        Mode::MemoryFast => grab::memory(usize::MAX),
+        Mode::MemorySlow => grab::memory(1 << 20),
+        Mode::Handles => grab::handles(),
+        Mode::EmptyItems => grab::empty_items(),
+        Mode::LogStorm => shout::storm(|line| log::info(line)),
+        Mode::StdoutStorm => shout::storm(|line| println!("{line}")),
+        Mode::StderrStorm => shout::storm(|line| eprintln!("{line}")),
+        Mode::LogHuge => shout::huge_line(),
+        Mode::LogControl => shout::control(),
+        Mode::Files => return grab::files(),
+        Mode::Sockets => return grab::sockets(),
+        Mode::Environment => return grab::environment(),
+        Mode::WallClock => return grab::wall_clock(),
+        Mode::Random => return grab::random(),
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Deep enough for any stack; the addition behind the call keeps it from becoming a loop.
+fn descend(depth: u64) -> u64 {
+    let room = std::hint::black_box([depth; 64]);
+    if depth == u64::MAX { 0 } else { descend(depth + 1) + room[7] }
+}
+
+/// Reads behind the end of the guest's memory.
+fn read_far_away() {
+    let far = std::hint::black_box(usize::MAX & !7) as *const u64;
+    // SAFETY: none: in the sandbox the engine traps on it, and that is the test. Nothing calls it natively.
+    std::hint::black_box(unsafe { far.read_volatile() });
+}
