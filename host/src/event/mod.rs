@@ -211,6 +211,12 @@ impl Batch {
         joined
     }
 
+    /// As [`concat`](Self::concat), for pieces of one batch: each event still stands for its row of that.
+    pub fn join(pieces: &[Self]) -> Self {
+        let origin = pieces.iter().flat_map(|piece| (0..piece.count()).map(|row| piece.origin(row))).collect();
+        Self { origin: Some(origin), ..Self::concat(pieces) }
+    }
+
     /// The same events, standing for themselves: what they were cut from is forgotten.
     pub fn as_taken(mut self) -> Self {
         self.origin = None;

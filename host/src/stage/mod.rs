@@ -1,0 +1,132 @@
+//! A stage: one source, interceptor or sink of a running pipeline, and what all three have in common.
+
+mod backoff;
+mod trouble;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+pub use backoff::Backoff;
+pub use trouble::{Decision, Piece, TrapGuard};
+
+use crate::config::pipeline::{RetryPolicy, StageConfig};
+use crate::metrics::StageCounters;
+use crate::plugin::{
+    CallError, Failure, InterceptorInstance, Plugin, PluginKind, SinkInstance, SourceInstance, StageContext,
+};
+use crate::position::Position;
+
+/// How often a plugin may trap in `open` before its stage stops: a trap there does not depend on events, so it will not
+/// go away, but a memory limit hit by an unlucky neighbour may.
+const OPEN_TRAPS_MAX: u32 = 3;
+
+/// A stage's part of the pipeline, with its plugin loaded.
+#[derive(Debug)]
+pub struct Stage {
+    pub name: Arc<str>,
+    pub plugin: Arc<Plugin>,
+    pub context: StageContext,
+    pub config: StageConfig,
+    pub retry: RetryPolicy,
+    pub counters: Arc<StageCounters>,
+}
+
+/// Why a stage has stopped for good. Its pipeline fails with it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{kind} `{stage}` stopped: {cause}")]
+pub struct StageStop {
+    pub kind: PluginKind,
+    pub stage: Arc<str>,
+    pub cause: String,
+    /// What the operator can do about it.
+    pub remedy: Option<String>,
+}
+
+impl Stage {
+    pub fn kind(&self) -> PluginKind {
+        self.context.plugin_kind
+    }
+
+    pub fn stop(&self, cause: impl Into<String>) -> StageStop {
+        StageStop { kind: self.kind(), stage: self.name.clone(), cause: cause.into(), remedy: None }
+    }
+
+    pub fn stop_with_remedy(&self, cause: impl Into<String>, remedy: impl Into<String>) -> StageStop {
+        StageStop { remedy: Some(remedy.into()), ..self.stop(cause) }
+    }
+
+    /// A fresh, open instance. Waits and tries again, by the stage's retry policy, while the plugin answers `retry`.
+    ///
+    /// # Errors
+    /// When the plugin answers `fatal`, traps again and again, or the attempts are used up.
+    pub async fn opened<I: Instance>(&self, position: &Position) -> Result<I, StageStop> {
+        let mut backoff = Backoff::new(&self.retry);
+        let mut traps = 0;
+        loop {
+            let after = match I::open(self, position).await {
+                Ok(instance) => {
+                    if backoff.tried() > 0 {
+                        info!(stage = %self.name, attempts = backoff.tried() + 1, "opened after all");
+                    }
+                    return Ok(instance);
+                }
+                Err(CallError::Failure(Failure::Retry { reason, after })) => {
+                    warn!(stage = %self.name, reason, "cannot open yet");
+                    backoff.next(after).ok_or_else(|| self.stop(reason))?
+                }
+                Err(CallError::Failure(failure)) => return Err(self.stop(failure.to_string())),
+                Err(CallError::Trap { kind, text }) => {
+                    self.counters.trapped(kind);
+                    traps += 1;
+                    warn!(stage = %self.name, %kind, text, traps, "trapped in `open`");
+                    match traps < OPEN_TRAPS_MAX {
+                        true => backoff.delay(),
+                        false => return Err(self.stop(format!("it trapped in `open` {traps} times: {text}"))),
+                    }
+                }
+            };
+            tokio::time::sleep(after).await;
+        }
+    }
+}
+
+/// What the three kinds of instance have in common.
+pub trait Instance: Sized + Send {
+    fn open(stage: &Stage, position: &Position) -> impl Future<Output = Result<Self, CallError>> + Send;
+}
+
+impl Instance for SourceInstance {
+    async fn open(stage: &Stage, position: &Position) -> Result<Self, CallError> {
+        if let Some(kafka) = &stage.context.kafka {
+            kafka.set_position(position);
+        }
+        let mut instance = stage.plugin.source(&stage.context).await?;
+        instance.open(stage.config.json(), position).await?;
+        Ok(instance)
+    }
+}
+
+impl Instance for InterceptorInstance {
+    async fn open(stage: &Stage, _: &Position) -> Result<Self, CallError> {
+        let mut instance = stage.plugin.interceptor(&stage.context).await?;
+        instance.open(stage.config.json()).await?;
+        Ok(instance)
+    }
+}
+
+impl Instance for SinkInstance {
+    async fn open(stage: &Stage, _: &Position) -> Result<Self, CallError> {
+        let mut instance = stage.plugin.sink(&stage.context).await?;
+        instance.open(stage.config.json()).await?;
+        Ok(instance)
+    }
+}
+
+/// Sleeps for a back-off; a zero wait costs no timer.
+pub async fn wait(duration: Duration) {
+    if !duration.is_zero() {
+        tokio::time::sleep(duration).await;
+    }
+}
