@@ -10,7 +10,7 @@ use tracing::{debug, info, warn};
 
 use crate::agent::stop::StopSignal;
 use crate::channel::{ChannelError, MemoryChannel, PutTransaction, Receipt, Writer, begin_puts, commit_puts};
-use crate::config::pipeline::AckWhen;
+use crate::config::pipeline::AckRule;
 use crate::dead_letter::DeadLetters;
 use crate::event::Batch;
 use crate::interceptor::{Chain, Processed};
@@ -39,7 +39,7 @@ pub struct SourceParts {
     pub store: PositionStore,
     pub batch_events: u32,
     pub batch_bytes: u32,
-    pub ack: AckWhen,
+    pub ack: AckRule,
 }
 
 /// Drives one source.
@@ -147,6 +147,7 @@ impl SourceRunner {
     /// Polls and puts until the source has finished or a stop is asked for.
     async fn flow(&mut self) -> Result<(), Halt> {
         while !self.stop.is_stopping() {
+            tokio::task::consume_budget().await;
             self.settle().await?;
             self.flush_due(false).await?;
             if let Some(polled) = self.early.pop_front() {
@@ -157,7 +158,7 @@ impl SourceRunner {
                 return Ok(());
             }
             if self.unsettled.len() >= UNSETTLED_MAX {
-                self.rest(self.gap.next()).await;
+                self.rest().await;
                 continue;
             }
             let wait = self.poll_wait();
@@ -166,7 +167,7 @@ impl SourceRunner {
                     self.gap.reset();
                     self.take_over(polled).await?;
                 }
-                Some(Progress::Idle) if wait.is_zero() => self.rest(self.gap.next()).await,
+                Some(Progress::Idle) if wait.is_zero() => self.rest().await,
                 Some(Progress::Idle) => {}
                 Some(Progress::Finished) => {
                     info!(source = %self.parts.stage.name, "finished");
@@ -205,7 +206,7 @@ impl SourceRunner {
             Err(error) => error,
         };
         let after = self.failed(error, "poll")?;
-        self.rest(after).await;
+        self.back_off(after).await?;
         Ok(None)
     }
 
@@ -261,7 +262,7 @@ impl SourceRunner {
         let puts = if batches.is_empty() { Vec::new() } else { self.begin(batches).await? };
         self.parts.stage.counters.accepted.add(processed.batch.count() - routed.dropped);
         let receipt = commit_puts(puts, &self.settled);
-        if self.parts.ack == AckWhen::Settled {
+        if self.parts.ack == AckRule::Settled {
             unsettled.receipts.push(receipt);
         }
         // Events that an interceptor had kept back went out with this put: their batches wait for it.
@@ -419,13 +420,25 @@ impl SourceRunner {
         self.backoff.next(after).ok_or(Halt::Stop(stop))
     }
 
-    /// Waits, but no longer than until a settlement or a stop; acks what is settled.
-    async fn rest(&mut self, duration: Duration) {
-        let until = Instant::now() + duration;
+    /// Waits for the next gap, but no longer than until a settlement or a stop.
+    async fn rest(&mut self) {
+        let gap = self.gap.next();
         tokio::select! {
-            () = tokio::time::sleep_until(until) => {}
+            () = tokio::time::sleep(gap) => {}
             () = self.settled.notified() => {}
             () = self.stop.stopping() => {}
+        }
+    }
+
+    /// Waits out a back-off, unless a stop is asked for; acks meanwhile what is settled.
+    async fn back_off(&mut self, duration: Duration) -> Result<(), Halt> {
+        let until = Instant::now() + duration;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => return Ok(()),
+                () = self.settled.notified() => self.settle().await?,
+                () = self.stop.stopping() => return Ok(()),
+            }
         }
     }
 

@@ -81,7 +81,7 @@ async fn a_full_channel_lets_puts_wait_and_serves_them_in_order() {
         let channel = channel.clone();
         async move { put(&channel, &["c", "d"]).await }
     });
-    reader.pressed().await;
+    reader.pressure().rises().await;
     assert_eq!(bodies(&reader.take(&ALL).await.unwrap()), ["a", "b"]);
     assert!(waits(reader.take(&ALL)).await, "taking frees nothing: only settling does");
     reader.settle(2);

@@ -326,10 +326,21 @@ impl Reader {
         }
     }
 
-    /// Waits until a put has to wait for room.
-    pub async fn pressed(&self) {
-        while !self.channel.has_waiting_puts() {
-            self.pressed.notified().await;
+    /// Tells when puts have to wait for room.
+    pub fn pressure(&self) -> Pressure {
+        Pressure { channel: self.channel.clone(), pressed: self.pressed.clone() }
+    }
+
+    /// Waits until the log has ended and all of it has been taken.
+    pub async fn ended(&self) {
+        loop {
+            {
+                let log = self.channel.log.lock();
+                if log.writers == 0 && log.next == self.taken {
+                    return;
+                }
+            }
+            self.arrived.notified().await;
         }
     }
 
@@ -355,6 +366,22 @@ impl Reader {
         self.fuller_until = None;
         self.taken += batch.count() as u64;
         Taken { batch, first, next: self.taken }
+    }
+}
+
+/// Tells a reader that holds events back when puts have to wait for room.
+#[derive(Debug)]
+pub struct Pressure {
+    channel: Arc<MemoryChannel>,
+    pressed: Arc<Notify>,
+}
+
+impl Pressure {
+    /// Waits until a put has to wait for room.
+    pub async fn rises(&self) {
+        while !self.channel.has_waiting_puts() {
+            self.pressed.notified().await;
+        }
     }
 }
 

@@ -14,7 +14,7 @@ mod contract;
 mod memory;
 mod receipt;
 
-pub use memory::{Capacity, MemoryChannel, PutTransaction, Reader, TakeLimits, Taken, Writer};
+pub use memory::{Capacity, MemoryChannel, Pressure, PutTransaction, Reader, TakeLimits, Taken, Writer};
 pub use receipt::{Receipt, ReceiptShare};
 
 use std::sync::Arc;

@@ -27,7 +27,7 @@ impl Backoff {
     /// Counts a failed attempt. How long to wait before the next one, at least `at_least`; nothing when they are used up.
     pub fn next(&mut self, at_least: Option<Duration>) -> Option<Duration> {
         let wait = self.delay();
-        (self.attempts == 0 || self.tried < self.attempts).then(|| wait.max(at_least.unwrap_or_default()))
+        (self.attempts == 0 || self.tried <= self.attempts).then(|| wait.max(at_least.unwrap_or_default()))
     }
 
     /// Counts a failed attempt and says how long to wait, however many there were.
@@ -45,14 +45,14 @@ impl Backoff {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::pipeline::RetryThen;
+    use crate::config::pipeline::AfterRetries;
 
     fn policy(attempts: u32) -> RetryPolicy {
         RetryPolicy {
             initial: Duration::from_millis(100),
             max: Duration::from_secs(1),
             attempts,
-            then: RetryThen::Stop,
+            then: AfterRetries::Stop,
         }
     }
 
@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn attempts_are_counted_and_the_plugin_may_ask_for_more_time() {
-        let mut backoff = Backoff::new(&policy(3));
+        let mut backoff = Backoff::new(&policy(2));
         assert_eq!(backoff.next(Some(Duration::from_secs(9))), Some(Duration::from_secs(9)));
         assert!(backoff.next(None).is_some());
         assert_eq!(backoff.next(None), None);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tracing::warn;
 
 use super::{Backoff, Stage, StageStop};
-use crate::config::pipeline::RetryThen;
+use crate::config::pipeline::AfterRetries;
 use crate::event::Batch;
 use crate::plugin::{CallError, Failure, Rejected, TrapKind};
 
@@ -61,8 +61,8 @@ impl Piece {
             return Ok(Decision::Again(self, wait));
         }
         match stage.retry.then {
-            RetryThen::DeadLetter => Ok(Decision::Refused(self.refuse(&reason))),
-            RetryThen::Stop => Err(stage.stop(format!("{reason} (after {} attempts)", self.backoff.tried()))),
+            AfterRetries::DeadLetter => Ok(Decision::Refused(self.refuse(&reason))),
+            AfterRetries::Stop => Err(stage.stop(format!("{reason} (after {} attempts)", self.backoff.tried()))),
         }
     }
 

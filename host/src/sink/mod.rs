@@ -1,0 +1,510 @@
+//! The sink runner: takes events from a channel, sends them through the sink's interceptors, delivers and settles them.
+
+mod pending;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use crate::channel::{Reader, TakeLimits, Taken, begin_puts, commit_puts};
+use crate::dead_letter::DeadLetters;
+use crate::event::MADE_HERE;
+use crate::interceptor::{Chain, Processed};
+use crate::kafka::{ProducerLost, Refused, StageKafka};
+use crate::plugin::{Delivered, Delivery, Outcome, Rejected, SinkInstance};
+use crate::position::Position;
+use crate::stage::{Backoff, Decision, Piece, Stage, StageStop, TrapGuard};
+
+use pending::{Pending, PendingDeliveries};
+
+/// Deliveries that may wait for the broker at once. Enough to keep it busy through a round trip at 1000 events each; the
+/// host's own bound on records and bytes in flight is the tighter one for large batches.
+const IN_FLIGHT_MAX: usize = 64;
+
+/// What the runner of one sink is made of.
+#[derive(Debug)]
+pub struct SinkParts {
+    pub stage: Arc<Stage>,
+    pub chain: Chain,
+    pub reader: Reader,
+    pub dead_letters: DeadLetters,
+    /// Names the channel's log for the plugin; another one at each start, as a memory channel is.
+    pub log: Arc<str>,
+    pub limits: TakeLimits,
+}
+
+/// Drives one sink.
+///
+/// ```text
+/// open -> flowing -> draining -> closed
+///          |  ^  ^      |
+///          +--+  +------+ rewound: what was not settled is taken again
+/// ```
+///
+/// Invariant: the cursor moves over settled events only, in order; a piece that fails is tried again before anything behind it.
+#[derive(Debug)]
+pub struct SinkRunner {
+    parts: SinkParts,
+    instance: Option<SinkInstance>,
+    tag: u64,
+    pending: PendingDeliveries,
+    /// What is to be delivered of the newest pending delivery, in order.
+    work: VecDeque<Piece>,
+    /// Not before this: the back-off of the first piece.
+    not_before: Option<Instant>,
+    /// Woken when a dead letter of ours is settled.
+    letters_settled: Arc<Notify>,
+    guard: TrapGuard,
+    backoff: Backoff,
+    next_tick: Option<Instant>,
+    /// The event at which an instance died that held others: from there on the sink holds nothing while a piece is out,
+    /// so that the search for the guilty event keeps what it has achieved.
+    suspect: Option<u64>,
+    ended: bool,
+}
+
+impl SinkRunner {
+    pub fn new(parts: SinkParts) -> Self {
+        Self {
+            instance: None,
+            tag: 0,
+            pending: PendingDeliveries::default(),
+            work: VecDeque::new(),
+            not_before: None,
+            letters_settled: Arc::new(Notify::new()),
+            guard: TrapGuard::default(),
+            backoff: Backoff::new(&parts.stage.retry),
+            next_tick: None,
+            suspect: None,
+            ended: false,
+            parts,
+        }
+    }
+
+    /// Runs until the channel has ended and all of it is settled.
+    ///
+    /// Cancel: what was not settled is not; the sources bring it again.
+    ///
+    /// # Errors
+    /// When the sink or one of its interceptors has to stop for good. Its channel is failed then, so that nobody waits for it.
+    pub async fn run(mut self) -> Result<(), StageStop> {
+        let result = self.run_to_the_end().await;
+        if let Err(stop) = &result {
+            self.parts.reader.channel().fail(stop.to_string());
+        }
+        result
+    }
+
+    async fn run_to_the_end(&mut self) -> Result<(), StageStop> {
+        if !self.open_first().await? {
+            return Ok(());
+        }
+        loop {
+            self.flow().await?;
+            if self.drain().await? {
+                break;
+            }
+        }
+        self.parts.chain.close().await;
+        if let Some(mut instance) = self.instance.take() {
+            instance.close().await;
+        }
+        debug!(sink = %self.parts.stage.name, "closed");
+        Ok(())
+    }
+
+    /// Opens everything at the start. False: the channel ended first, with nothing in it.
+    async fn open_first(&mut self) -> Result<bool, StageStop> {
+        let stage = self.parts.stage.clone();
+        let opening = async {
+            self.parts.chain.open().await?;
+            stage.opened(&Position::default()).await
+        };
+        tokio::select! {
+            instance = opening => self.opened(instance?),
+            () = self.parts.reader.ended() => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Takes and delivers until the channel has ended and nothing is left to deliver.
+    async fn flow(&mut self) -> Result<(), StageStop> {
+        let pressure = self.parts.reader.pressure();
+        loop {
+            tokio::task::consume_budget().await;
+            self.settle();
+            if self.is_due() {
+                self.deliver_next().await?;
+                continue;
+            }
+            if self.ended && self.work.is_empty() {
+                return Ok(());
+            }
+            let idle = self.work.is_empty();
+            let keeps_back = idle && (self.pending.is_holding() || self.parts.chain.oldest_kept().is_some());
+            let tick = [self.next_tick, self.parts.chain.next_tick()].into_iter().flatten().min();
+            tokio::select! {
+                biased;
+                (tag, answer) = self.pending.landed() => self.landed(tag, answer).await?,
+                () = self.letters_settled.notified() => {}
+                () = until(tick), if idle => self.tick().await?,
+                () = until(self.not_before), if !idle => {}
+                taken = self.parts.reader.take(&self.parts.limits),
+                    if idle && !self.ended && self.pending.len() < IN_FLIGHT_MAX => self.take_over(taken).await?,
+                // Behind the take: only what nobody else can take away is let go of under pressure.
+                () = pressure.rises(), if keeps_back => self.release().await?,
+            }
+        }
+    }
+
+    /// Lets everything go that is kept back, and waits for all answers. False: something has to be delivered again.
+    async fn drain(&mut self) -> Result<bool, StageStop> {
+        self.release().await?;
+        while self.ended && !self.pending.is_empty() {
+            self.settle();
+            if self.is_due() {
+                self.deliver_next().await?;
+                continue;
+            }
+            if self.work.is_empty() && !self.pending.has_landings() {
+                // Only dead letters are open: their sink must not wait for more of them.
+                self.parts.dead_letters = DeadLetters::None;
+            }
+            if self.pending.is_empty() {
+                break;
+            }
+            tokio::select! {
+                (tag, answer) = self.pending.landed() => self.landed(tag, answer).await?,
+                () = self.letters_settled.notified() => {}
+                () = until(self.not_before), if !self.work.is_empty() => {}
+            }
+        }
+        Ok(self.ended)
+    }
+
+    async fn take_over(&mut self, taken: Option<Taken>) -> Result<(), StageStop> {
+        let Some(taken) = taken else {
+            self.ended = true;
+            return Ok(());
+        };
+        self.tag += 1;
+        self.recycle().await?;
+        let suspected = self.suspect.is_some_and(|suspect| suspect < taken.next);
+        self.suspect = self.suspect.filter(|_| suspected);
+        if suspected && self.pending.is_holding() {
+            self.flush(true).await?;
+        }
+        let processed = self.parts.chain.process(taken.batch, self.tag).await?;
+        self.begin(processed, Pending::new(self.tag, taken.first, taken.next), suspected).await
+    }
+
+    /// Lines up what the interceptors made of a batch.
+    async fn begin(&mut self, processed: Processed, pending: Pending, suspected: bool) -> Result<(), StageStop> {
+        let tag = pending.tag;
+        self.pending.push(pending, processed.since);
+        self.bury(tag, processed.rejected).await?;
+        if !processed.batch.is_empty() {
+            let stage = &self.parts.stage;
+            stage.counters.received.add(processed.batch.count());
+            self.work.push_back(match suspected {
+                true => Piece::suspected(processed.batch, tag, stage),
+                false => Piece::new(processed.batch, tag, stage),
+            });
+        }
+        Ok(())
+    }
+
+    fn is_due(&self) -> bool {
+        !self.work.is_empty() && self.not_before.is_none_or(|due| due <= Instant::now())
+    }
+
+    async fn deliver_next(&mut self) -> Result<(), StageStop> {
+        self.ensure_open().await?;
+        self.not_before = None;
+        let Some(piece) = self.work.pop_front() else { return Ok(()) };
+        if let Some(kafka) = self.kafka() {
+            kafka.room().await;
+            kafka.discard_staged();
+        }
+        let delivery = self.delivery(&piece);
+        let instance = self.instance.as_mut().expect("it has just been opened");
+        match instance.deliver(&piece.batch, &delivery).await {
+            Ok(delivered) => self.delivered(piece, delivered).await,
+            Err(error) => {
+                self.parts.stage.counters.errors.add(1);
+                let trapped = error.is_trap();
+                if trapped {
+                    self.instance = None;
+                }
+                let decision = piece.failed(&self.parts.stage, error, &mut self.guard)?;
+                match trapped && self.pending.is_holding() {
+                    true => self.rewind(),
+                    false => self.follow(decision).await?,
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn delivered(&mut self, piece: Piece, delivered: Delivered) -> Result<(), StageStop> {
+        self.guard.went_well();
+        self.send_staged();
+        let refused = delivered.rejected.len();
+        let tag = piece.tag;
+        self.bury(tag, self.by_this_stage(delivered.rejected)).await?;
+        let accepted = piece.batch.count() - refused;
+        match delivered.outcome {
+            Outcome::Delivered => {
+                self.pending.release_all();
+                self.parts.stage.counters.accepted.add(accepted);
+            }
+            Outcome::Held => {
+                self.pending.hold_newest();
+                self.parts.stage.counters.accepted.add(accepted);
+                if self.suspect.is_some() {
+                    self.flush(true).await?;
+                }
+            }
+            Outcome::Partly { rows, reason, after } => {
+                self.pending.release_all();
+                self.parts.stage.counters.accepted.add(accepted - rows.len());
+                let rest = piece.batch.select(&rows).expect("the rows were checked where they came in");
+                let decision = Piece { batch: rest, ..piece }.again(&self.parts.stage, reason, after)?;
+                self.follow(decision).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what was decided about a piece that is not delivered, ahead of everything behind it.
+    async fn follow(&mut self, decision: Decision) -> Result<(), StageStop> {
+        match decision {
+            Decision::Again(piece, after) => {
+                self.not_before = Some(Instant::now() + after);
+                self.work.push_front(piece);
+            }
+            Decision::Halves(halves, after) => {
+                self.not_before = Some(Instant::now() + after);
+                let [first, second] = *halves;
+                self.work.push_front(second);
+                self.work.push_front(first);
+            }
+            Decision::Refused(rejected) => {
+                let tag = self.tag;
+                self.bury(tag, self.by_this_stage(rejected)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The broker has answered for one delivery.
+    async fn landed(&mut self, tag: u64, answer: Result<Vec<Refused>, ProducerLost>) -> Result<(), StageStop> {
+        match answer {
+            Ok(refused) => {
+                self.backoff.reset();
+                let rejected = refused.into_iter().map(|refused| Rejected { event: refused.event, reason: refused.reason });
+                let rejected = self.by_this_stage(rejected.collect());
+                self.bury(tag, rejected).await
+            }
+            Err(lost) => {
+                warn!(sink = %self.parts.stage.name, error = %lost, "everything not settled is sent again");
+                self.settle();
+                self.rewind();
+                tokio::time::sleep(self.backoff.delay()).await;
+                Ok(())
+            }
+        }
+    }
+
+    /// Puts dead letters into their channel; the delivery of this tag is settled when they are.
+    async fn bury(&mut self, tag: u64, rejected: Vec<(Arc<Stage>, Rejected)>) -> Result<(), StageStop> {
+        if rejected.is_empty() {
+            return Ok(());
+        }
+        let channel = self.parts.reader.channel().name().clone();
+        let first = self.pending.newest().filter(|newest| newest.tag == tag && newest.exact).map(|newest| newest.first);
+        let letters = self.parts.dead_letters.collect(&rejected, |event| match (first, event.origin(0)) {
+            (Some(first), row) if row != MADE_HERE => format!("{channel}:{}", first + u64::from(row)),
+            _ => channel.to_string(),
+        })?;
+        let puts = begin_puts(letters.into_iter().collect()).await;
+        let puts = puts.map_err(|error| self.parts.stage.stop(format!("its dead letters cannot be put: {error}")))?;
+        self.pending.buried(tag, commit_puts(puts, &self.letters_settled));
+        Ok(())
+    }
+
+    fn settle(&mut self) {
+        let kept = self.parts.chain.oldest_kept().unwrap_or(u64::MAX);
+        if let Some(next) = self.pending.settle(kept, self.work.is_empty()) {
+            self.parts.reader.settle(next);
+        }
+    }
+
+    /// Everything that is not settled is taken again: an instance died that held events, or the producer was lost.
+    fn rewind(&mut self) {
+        self.suspect = self.pending.newest().map(|newest| newest.first);
+        self.parts.reader.rollback();
+        self.parts.chain.reset();
+        self.pending.clear();
+        self.work.clear();
+        self.not_before = None;
+        self.ended = false;
+        if let Some(kafka) = self.kafka() {
+            kafka.discard_staged();
+        }
+    }
+
+    async fn tick(&mut self) -> Result<(), StageStop> {
+        let now = Instant::now();
+        if self.parts.chain.next_tick().is_some_and(|tick| tick <= now) {
+            self.flush_chain(false).await?;
+        }
+        if self.next_tick.is_some_and(|tick| tick <= now) {
+            self.flush(false).await?;
+        }
+        Ok(())
+    }
+
+    /// Lets go of all that interceptors keep back and the sink holds: before the end, and when the channel is full of it.
+    async fn release(&mut self) -> Result<(), StageStop> {
+        self.flush_chain(true).await?;
+        while !self.work.is_empty() {
+            until(self.not_before).await;
+            self.deliver_next().await?;
+        }
+        self.flush(true).await
+    }
+
+    async fn flush_chain(&mut self, drain: bool) -> Result<(), StageStop> {
+        let processed = self.parts.chain.flush(self.tag, drain).await?;
+        if processed.batch.is_empty() && processed.rejected.is_empty() {
+            return Ok(());
+        }
+        let at = self.pending.newest().map_or_else(|| self.parts.reader.taken_up_to(), |newest| newest.next);
+        let since = processed.since;
+        let mut pending = Pending::new(self.tag, at, at);
+        pending.exact = false;
+        self.begin(Processed { since, ..processed }, pending, false).await
+    }
+
+    /// Calls the sink's `flush`; with `drain` until it holds nothing any more.
+    async fn flush(&mut self, drain: bool) -> Result<(), StageStop> {
+        let mut backoff = Backoff::new(&self.parts.stage.retry);
+        loop {
+            self.ensure_open().await?;
+            self.set_tick();
+            if let Some(kafka) = self.kafka() {
+                kafka.discard_staged();
+            }
+            let instance = self.instance.as_mut().expect("it has just been opened");
+            let reason = match instance.flush(drain).await {
+                Ok(clear) => {
+                    self.send_staged();
+                    if clear {
+                        self.pending.release_all();
+                    }
+                    if clear || !drain || !self.pending.is_holding() {
+                        return Ok(());
+                    }
+                    "it still holds events after `flush` with `drain`".to_string()
+                }
+                Err(error) => {
+                    self.parts.stage.counters.errors.add(1);
+                    let (trapped, reason) = (error.is_trap(), error.to_string());
+                    let piece = Piece::new(crate::event::Batch::empty(), self.tag, &self.parts.stage);
+                    // Only the waiting and the counting of it: there are no events to refuse.
+                    _ = piece.failed(&self.parts.stage, error, &mut self.guard)?;
+                    if trapped {
+                        self.instance = None;
+                        if self.pending.is_holding() {
+                            self.rewind();
+                        }
+                        return Ok(());
+                    }
+                    reason
+                }
+            };
+            if !drain {
+                return Ok(());
+            }
+            let Some(after) = backoff.next(None) else { return Err(self.parts.stage.stop(reason)) };
+            tokio::time::sleep(after).await;
+        }
+    }
+
+    fn send_staged(&mut self) {
+        if let Some(kafka) = self.kafka()
+            && kafka.has_staged()
+        {
+            let in_flight = kafka.send_staged();
+            self.pending.sent(in_flight);
+        }
+    }
+
+    fn delivery(&self, piece: &Piece) -> Delivery {
+        let newest = self.pending.newest().expect("a piece belongs to the newest delivery");
+        let (mut first, mut next) = (newest.first, newest.next);
+        let rows = piece.batch.count();
+        let (start, end) = (piece.batch.origin(0), piece.batch.origin(rows - 1));
+        if newest.exact && start != MADE_HERE && end != MADE_HERE && start <= end {
+            (first, next) = (newest.first + u64::from(start), newest.first + u64::from(end) + 1);
+        }
+        Delivery { log: self.parts.log.clone(), first, next, attempt: piece.attempt }
+    }
+
+    async fn ensure_open(&mut self) -> Result<(), StageStop> {
+        if self.instance.is_none() {
+            let instance = self.parts.stage.opened(&Position::default()).await?;
+            self.opened(instance);
+        }
+        Ok(())
+    }
+
+    fn opened(&mut self, instance: SinkInstance) {
+        self.instance = Some(instance);
+        self.set_tick();
+    }
+
+    fn set_tick(&mut self) {
+        self.next_tick = self.parts.stage.plugin.description().tick.map(|tick| Instant::now() + tick);
+    }
+
+    /// Replaces an instance that has grown too large, once it holds nothing.
+    async fn recycle(&mut self) -> Result<(), StageStop> {
+        if !self.instance.as_ref().is_some_and(SinkInstance::needs_recycling) {
+            return Ok(());
+        }
+        if self.pending.is_holding() {
+            self.flush(true).await?;
+        }
+        info!(stage = %self.parts.stage.name, "instance replaced: its memory passed 80 % of its limit");
+        self.parts.stage.counters.restarts.add(1);
+        if let Some(mut instance) = self.instance.take() {
+            instance.close().await;
+        }
+        Ok(())
+    }
+
+    fn by_this_stage(&self, rejected: Vec<Rejected>) -> Vec<(Arc<Stage>, Rejected)> {
+        rejected.into_iter().map(|rejected| (self.parts.stage.clone(), rejected)).collect()
+    }
+
+    fn kafka(&self) -> Option<&Arc<StageKafka>> {
+        self.parts.stage.context.kafka.as_ref()
+    }
+}
+
+/// Waits until then; for ever when there is no such time.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Kept for the doc of [`SinkParts::limits`]: what a take is bounded by when the pipeline file says nothing.
+pub const DEFAULT_BATCH_WAIT: Duration = Duration::ZERO;
