@@ -1,9 +1,26 @@
 //! wasmflow: a stream processor whose sources, interceptors and sinks are sandboxed WebAssembly components.
+//!
+//! The modules in the order a newcomer should read them: an event flows through channels between runners; plugins do the
+//! work, capabilities are what they may import, and the agent holds it all together.
+
+pub mod event;
+pub mod position;
+
+pub mod config;
 
 pub mod capability;
 pub mod channel;
-pub mod config;
-pub mod event;
+pub mod dead_letter;
+pub mod position_store;
+pub mod selector;
+
+pub mod interceptor;
+pub mod sink;
+pub mod source;
+pub mod stage;
+
 pub mod kafka;
 pub mod plugin;
-pub mod position;
+
+pub mod agent;
+pub mod metrics;

@@ -344,6 +344,11 @@ impl Reader {
         }
     }
 
+    /// Sequence number of the next event to be taken.
+    pub fn taken_up_to(&self) -> u64 {
+        self.taken
+    }
+
     /// Whether everything put so far has been taken.
     pub fn is_at_end(&self) -> bool {
         self.channel.log.lock().next == self.taken

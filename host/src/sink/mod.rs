@@ -4,7 +4,6 @@ mod pending;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -15,7 +14,7 @@ use crate::dead_letter::DeadLetters;
 use crate::event::MADE_HERE;
 use crate::interceptor::{Chain, Processed};
 use crate::kafka::{ProducerLost, Refused, StageKafka};
-use crate::plugin::{Delivered, Delivery, Outcome, Rejected, SinkInstance};
+use crate::plugin::{Delivered, Delivery, Failure, Outcome, Rejected, SinkInstance};
 use crate::position::Position;
 use crate::stage::{Backoff, Decision, Piece, Stage, StageStop, TrapGuard};
 
@@ -154,7 +153,7 @@ impl SinkRunner {
                 () = until(tick), if idle => self.tick().await?,
                 () = until(self.not_before), if !idle => {}
                 taken = self.parts.reader.take(&self.parts.limits),
-                    if idle && !self.ended && self.pending.len() < IN_FLIGHT_MAX => self.take_over(taken).await?,
+                    if idle && !self.ended && self.pending.in_flight() < IN_FLIGHT_MAX => self.take_over(taken).await?,
                 // Behind the take: only what nobody else can take away is let go of under pressure.
                 () = pressure.rises(), if keeps_back => self.release().await?,
             }
@@ -170,7 +169,7 @@ impl SinkRunner {
                 self.deliver_next().await?;
                 continue;
             }
-            if self.work.is_empty() && !self.pending.has_landings() {
+            if self.work.is_empty() && self.pending.in_flight() == 0 {
                 // Only dead letters are open: their sink must not wait for more of them.
                 self.parts.dead_letters = DeadLetters::None;
             }
@@ -311,10 +310,17 @@ impl SinkRunner {
                 self.bury(tag, rejected).await
             }
             Err(lost) => {
-                warn!(sink = %self.parts.stage.name, error = %lost, "everything not settled is sent again");
+                let after = match lost.failure {
+                    Failure::Retry { reason, after } => {
+                        warn!(sink = %self.parts.stage.name, reason, "everything not settled is sent again");
+                        after.unwrap_or_default().max(self.backoff.delay())
+                    }
+                    failure => return Err(self.parts.stage.stop(failure.to_string())),
+                };
                 self.settle();
                 self.rewind();
-                tokio::time::sleep(self.backoff.delay()).await;
+                self.suspect = None;
+                tokio::time::sleep(after).await;
                 Ok(())
             }
         }
@@ -344,7 +350,8 @@ impl SinkRunner {
         }
     }
 
-    /// Everything that is not settled is taken again: an instance died that held events, or the producer was lost.
+    /// Everything that is not settled is taken again: an instance died that held events, or the producer was lost. The
+    /// newest delivery is suspected from now on.
     fn rewind(&mut self) {
         self.suspect = self.pending.newest().map(|newest| newest.first);
         self.parts.reader.rollback();
@@ -505,6 +512,3 @@ async fn until(time: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
-
-/// Kept for the doc of [`SinkParts::limits`]: what a take is bounded by when the pipeline file says nothing.
-pub const DEFAULT_BATCH_WAIT: Duration = Duration::ZERO;

@@ -108,8 +108,9 @@ impl PendingDeliveries {
         }
     }
 
-    pub fn has_landings(&self) -> bool {
-        self.0.iter().any(|pending| !pending.landings.is_empty())
+    /// How many deliveries the broker has not answered for.
+    pub fn in_flight(&self) -> usize {
+        self.0.iter().filter(|pending| !pending.landings.is_empty()).count()
     }
 
     /// Waits for the broker's next answer, oldest first: the delivery's tag and the answer. For ever when nothing is on

@@ -1,0 +1,219 @@
+//! From a checked pipeline to its runners: loads plugins, opens channels, wires them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::agent::AgentError;
+use crate::agent::state_dir::StateDir;
+use crate::agent::stop::StopSignal;
+use crate::channel::{Capacity, MemoryChannel, TakeLimits};
+use crate::config::pipeline::{
+    ChannelName, Grants, Limits, Pipeline, RetryPolicy, SelectorSpec, SinkSpec, SourceSpec, StageConfig, StageName,
+};
+use crate::dead_letter::DeadLetters;
+use crate::interceptor::Chain;
+use crate::kafka::KafkaClients;
+use crate::metrics::StageCounters;
+use crate::plugin::{Engine, Plugin, PluginKind, PluginOrigin, StageContext};
+use crate::position_store::PositionStore;
+use crate::selector::Selector;
+use crate::sink::{SinkParts, SinkRunner};
+use crate::source::{SourceParts, SourceRunner};
+use crate::stage::Stage;
+
+/// The runners of one pipeline, ready to be spawned.
+#[derive(Debug)]
+pub struct Runners {
+    pub sources: Vec<(Arc<Stage>, SourceRunner)>,
+    pub sinks: Vec<(Arc<Stage>, SinkRunner)>,
+    /// Every stage, for the closing summary. An interceptor that two stages name is there twice: once for each use.
+    pub stages: Vec<Arc<Stage>>,
+}
+
+/// What the parts of a pipeline are built from.
+pub struct Builder<'p> {
+    pipeline: &'p Pipeline,
+    state: &'p StateDir,
+    kafka: Arc<KafkaClients>,
+    plugins: BTreeMap<String, Arc<Plugin>>,
+    channels: BTreeMap<ChannelName, Arc<MemoryChannel>>,
+    stages: Vec<Arc<Stage>>,
+}
+
+/// What a stage's table says, whatever its kind.
+struct StageSpec<'p> {
+    name: &'p StageName,
+    kind: PluginKind,
+    origin: &'p PluginOrigin,
+    config: &'p StageConfig,
+    grants: &'p Grants,
+    limits: Limits,
+    retry: RetryPolicy,
+}
+
+impl<'p> Builder<'p> {
+    /// Loads every plugin of the pipeline, each once, and makes its channels.
+    ///
+    /// # Errors
+    /// When a plugin cannot be loaded.
+    pub async fn new(
+        pipeline: &'p Pipeline,
+        engine: &Engine,
+        state: &'p StateDir,
+        kafka: Arc<KafkaClients>,
+    ) -> Result<Self, AgentError> {
+        let mut plugins = BTreeMap::new();
+        for (kind, origin) in origins(pipeline) {
+            let key = key(kind, origin);
+            if let std::collections::btree_map::Entry::Vacant(entry) = plugins.entry(key) {
+                let plugin = engine.load(origin).await.map_err(|error| AgentError::Plugin(Box::new(error)))?;
+                entry.insert(plugin);
+            }
+        }
+        let channels = pipeline.channels.iter().enumerate().map(|(number, (name, spec))| {
+            let bounded = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
+            let capacity = Capacity { events: bounded(spec.capacity_events), bytes: bounded(spec.capacity_bytes) };
+            (name.clone(), MemoryChannel::new(name.shared(), number, capacity))
+        });
+        Ok(Self { pipeline, state, kafka, plugins, channels: channels.collect(), stages: Vec::new() })
+    }
+
+    /// Makes all runners. Readers are there before the first put, and every writer before the first reader looks for the end.
+    ///
+    /// # Errors
+    /// When a stored position cannot be read.
+    pub fn build(mut self, stop: &StopSignal) -> Result<Runners, AgentError> {
+        let pipeline = self.pipeline;
+        let sinks: Vec<_> = pipeline.sinks.iter().map(|(name, spec)| self.sink(name, spec)).collect();
+        let sources: Result<Vec<_>, AgentError> =
+            pipeline.sources.iter().map(|(name, spec)| self.source(name, spec, stop)).collect();
+        Ok(Runners { sources: sources?, sinks, stages: self.stages })
+    }
+
+    fn source(
+        &mut self,
+        name: &'p StageName,
+        spec: &'p SourceSpec,
+        stop: &StopSignal,
+    ) -> Result<(Arc<Stage>, SourceRunner), AgentError> {
+        let stage = self.stage(StageSpec {
+            name,
+            kind: PluginKind::Source,
+            origin: &spec.plugin,
+            config: &spec.config,
+            grants: &spec.grants,
+            limits: spec.limits,
+            retry: spec.retry,
+        });
+        let store = PositionStore::open(self.state.path(), name.as_str()).map_err(AgentError::Position)?;
+        let parts = SourceParts {
+            stage: stage.clone(),
+            chain: self.chain(&spec.interceptors),
+            selector: self.selector(&spec.selector),
+            dead_letters: self.dead_letters(None),
+            store,
+            batch_events: spec.batch_events,
+            batch_bytes: spec.batch_bytes,
+            ack: spec.ack,
+        };
+        Ok((stage, SourceRunner::new(parts, stop.clone())))
+    }
+
+    fn sink(&mut self, name: &'p StageName, spec: &'p SinkSpec) -> (Arc<Stage>, SinkRunner) {
+        let stage = self.stage(StageSpec {
+            name,
+            kind: PluginKind::Sink,
+            origin: &spec.plugin,
+            config: &spec.config,
+            grants: &spec.grants,
+            limits: spec.limits,
+            retry: spec.retry,
+        });
+        let parts = SinkParts {
+            stage: stage.clone(),
+            chain: self.chain(&spec.interceptors),
+            reader: self.channels[&spec.channel].reader(),
+            dead_letters: self.dead_letters(Some(&spec.channel)),
+            log: format!("{}-{:08x}", spec.channel, rand::random::<u32>()).into(),
+            limits: TakeLimits {
+                events: spec.batch_events as usize,
+                bytes: spec.batch_bytes as usize,
+                wait: spec.batch_wait,
+            },
+        };
+        (stage, SinkRunner::new(parts))
+    }
+
+    fn chain(&mut self, names: &'p [StageName]) -> Chain {
+        let stages: Vec<_> = names
+            .iter()
+            .map(|name| {
+                let spec = &self.pipeline.interceptors[name];
+                self.stage(StageSpec {
+                    name,
+                    kind: PluginKind::Interceptor,
+                    origin: &spec.plugin,
+                    config: &spec.config,
+                    grants: &spec.grants,
+                    limits: spec.limits,
+                    retry: spec.retry,
+                })
+            })
+            .collect();
+        Chain::new(stages)
+    }
+
+    fn stage(&mut self, spec: StageSpec<'p>) -> Arc<Stage> {
+        let context = StageContext {
+            pipeline: self.pipeline.name.shared(),
+            stage: spec.name.shared(),
+            plugin_kind: spec.kind,
+            grants: spec.grants.clone(),
+            limits: spec.limits,
+            max_event_bytes: self.pipeline.max_event_bytes,
+            kafka: (!spec.grants.kafka.is_empty())
+                .then(|| self.kafka.stage(spec.name.as_str(), &spec.grants.kafka)),
+        };
+        let stage = Arc::new(Stage {
+            name: spec.name.shared(),
+            plugin: self.plugins[&key(spec.kind, spec.origin)].clone(),
+            context,
+            config: spec.config.clone(),
+            retry: spec.retry,
+            counters: Arc::new(StageCounters::default()),
+        });
+        self.stages.push(stage.clone());
+        stage
+    }
+
+    fn selector(&self, spec: &SelectorSpec) -> Selector {
+        let channels = |names: &[ChannelName]| names.iter().map(|name| self.channels[name].clone()).collect();
+        match spec {
+            SelectorSpec::Replicating(names) => Selector::Replicating(channels(names)),
+            SelectorSpec::Multiplexing { header, routes, default } => Selector::Multiplexing {
+                header: header.clone(),
+                routes: routes.iter().map(|(value, names)| (value.clone().into_bytes(), channels(names))).collect(),
+                default: channels(default),
+            },
+        }
+    }
+
+    fn dead_letters(&self, read: Option<&ChannelName>) -> DeadLetters {
+        match &self.pipeline.dead_letters {
+            None => DeadLetters::None,
+            Some(name) if Some(name) == read => DeadLetters::OwnRoad,
+            Some(name) => DeadLetters::Channel(self.channels[name].writer()),
+        }
+    }
+}
+
+fn origins(pipeline: &Pipeline) -> impl Iterator<Item = (PluginKind, &PluginOrigin)> {
+    let sources = pipeline.sources.values().map(|spec| (PluginKind::Source, &spec.plugin));
+    let interceptors = pipeline.interceptors.values().map(|spec| (PluginKind::Interceptor, &spec.plugin));
+    let sinks = pipeline.sinks.values().map(|spec| (PluginKind::Sink, &spec.plugin));
+    sources.chain(interceptors).chain(sinks)
+}
+
+fn key(kind: PluginKind, origin: &PluginOrigin) -> String {
+    format!("{kind} {origin}")
+}
