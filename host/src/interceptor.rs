@@ -15,7 +15,7 @@ use crate::stage::{Decision, Piece, Stage, StageStop, TrapGuard, wait};
 ///
 /// The runner numbers its batches (*tags*). What an interceptor keeps back for later is not settled: the runner asks
 /// [`oldest_kept`](Self::oldest_kept) and settles nothing from that tag on.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Chain {
     links: Vec<Link>,
 }
@@ -127,7 +127,6 @@ impl Chain {
 }
 
 /// One interceptor in a chain.
-#[derive(Debug)]
 struct Link {
     stage: Arc<Stage>,
     instance: Option<InterceptorInstance>,
@@ -155,14 +154,7 @@ struct Output {
 
 impl Link {
     fn new(stage: Arc<Stage>) -> Self {
-        Self {
-            stage,
-            instance: None,
-            number: 0,
-            kept: VecDeque::new(),
-            next_tick: None,
-            guard: TrapGuard::default(),
-        }
+        Self { stage, instance: None, number: 0, kept: VecDeque::new(), next_tick: None, guard: TrapGuard::default() }
     }
 
     fn oldest_kept(&self) -> Option<u64> {

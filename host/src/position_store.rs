@@ -162,8 +162,7 @@ fn read(path: &Path) -> Result<Position, PositionError> {
 }
 
 fn encode(source: &str, position: &Position) -> String {
-    let parts: Vec<_> =
-        position.iter().map(|(key, value)| json!([BASE64.encode(key), BASE64.encode(value)])).collect();
+    let parts: Vec<_> = position.iter().map(|(key, value)| json!([BASE64.encode(key), BASE64.encode(value)])).collect();
     json!({ "format": FORMAT, "source": source, "parts": parts }).to_string()
 }
 

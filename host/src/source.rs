@@ -30,7 +30,6 @@ const GAP_MAX: Duration = Duration::from_millis(50);
 const UNSETTLED_MAX: usize = 100_000;
 
 /// What the runner of one source is made of.
-#[derive(Debug)]
 pub struct SourceParts {
     pub stage: Arc<Stage>,
     pub chain: Chain,
@@ -51,7 +50,6 @@ pub struct SourceParts {
 /// ```
 ///
 /// Invariant: what the source is told as acked is settled, and so is every part of the stored position.
-#[derive(Debug)]
 pub struct SourceRunner {
     parts: SourceParts,
     /// Who feeds a channel keeps it open; given back when nothing more will be put.
@@ -244,8 +242,7 @@ impl SourceRunner {
         let mut processed = self.parts.chain.process(polled.batch, self.tag).await?;
         processed.rejected.extend(polled.rejected.into_iter().map(|rejected| (stage.clone(), rejected)));
         self.position.apply(&polled.position);
-        let unsettled =
-            Unsettled { tag: self.tag, receipts: Vec::new(), parts: polled.position, generation, brought };
+        let unsettled = Unsettled { tag: self.tag, receipts: Vec::new(), parts: polled.position, generation, brought };
         self.put(processed, unsettled).await
     }
 
@@ -256,8 +253,10 @@ impl SourceRunner {
         let mut batches = routed.batches;
         let number = unsettled.tag;
         let name = &self.parts.stage.name;
-        let letters =
-            self.parts.dead_letters.collect(&processed.rejected, |event| format!("{name}#{number}:{}", event.origin(0)))?;
+        let letters = self
+            .parts
+            .dead_letters
+            .collect(&processed.rejected, |event| format!("{name}#{number}:{}", event.origin(0)))?;
         batches.extend(letters);
         let puts = if batches.is_empty() { Vec::new() } else { self.begin(batches).await? };
         self.parts.stage.counters.accepted.add(processed.batch.count() - routed.dropped);

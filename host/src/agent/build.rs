@@ -22,7 +22,6 @@ use crate::source::{SourceParts, SourceRunner};
 use crate::stage::Stage;
 
 /// The runners of one pipeline, ready to be spawned.
-#[derive(Debug)]
 pub struct Runners {
     pub sources: Vec<(Arc<Stage>, SourceRunner)>,
     pub sinks: Vec<(Arc<Stage>, SinkRunner)>,
@@ -171,8 +170,7 @@ impl<'p> Builder<'p> {
             grants: spec.grants.clone(),
             limits: spec.limits,
             max_event_bytes: self.pipeline.max_event_bytes,
-            kafka: (!spec.grants.kafka.is_empty())
-                .then(|| self.kafka.stage(spec.name.as_str(), &spec.grants.kafka)),
+            kafka: (!spec.grants.kafka.is_empty()).then(|| self.kafka.stage(spec.name.as_str(), &spec.grants.kafka)),
         };
         let stage = Arc::new(Stage {
             name: spec.name.shared(),

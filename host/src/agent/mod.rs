@@ -20,8 +20,8 @@ use crate::position_store::PositionError;
 use crate::stage::{Stage, StageStop};
 
 use build::{Builder, Runners};
-pub use state_dir::StateDirError;
 use state_dir::StateDir;
+pub use state_dir::StateDirError;
 use stop::{Phase, Stopper};
 
 /// How long Kafka clients have to commit and leave their groups at the end.
@@ -138,7 +138,8 @@ struct Running {
 impl Running {
     async fn prepare(pipeline: Pipeline, engine: &Engine) -> Result<Self, AgentError> {
         let state = StateDir::open(&pipeline.state_dir, pipeline.instance.as_deref()).map_err(AgentError::StateDir)?;
-        let kafka = KafkaClients::new(pipeline.name.as_str(), state.instance(), &pipeline.kafka).map_err(AgentError::Kafka)?;
+        let kafka =
+            KafkaClients::new(pipeline.name.as_str(), state.instance(), &pipeline.kafka).map_err(AgentError::Kafka)?;
         let stopper = Arc::new(Stopper::new());
         let builder = Builder::new(&pipeline, engine, &state, kafka.clone()).await?;
         let runners = builder.build(&stopper.signal())?;
@@ -211,7 +212,10 @@ impl Supervisor<'_> {
             Ok((_, Err(stop))) => stop,
             Err(panic) => {
                 let stage = &self.stages[&panic.id()];
-                stage.stop_with_remedy(format!("internal error: {panic}"), "this is a defect of wasmflow: please report it")
+                stage.stop_with_remedy(
+                    format!("internal error: {panic}"),
+                    "this is a defect of wasmflow: please report it",
+                )
             }
         };
         error!(stage = %stop.stage, kind = %stop.kind, cause = stop.cause, remedy = stop.remedy, "stage stopped; the pipeline stops with it");

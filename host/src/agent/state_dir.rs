@@ -92,7 +92,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let first = StateDir::open(dir.path(), None).unwrap();
         let error = StateDir::open(dir.path(), None).unwrap_err();
-        assert!(matches!(&error, StateDirError::InUse { holder, .. } if *holder == format!("process {}", std::process::id())));
+        assert!(
+            matches!(&error, StateDirError::InUse { holder, .. } if *holder == format!("process {}", std::process::id()))
+        );
         drop(first);
         assert!(StateDir::open(dir.path(), None).is_ok());
     }

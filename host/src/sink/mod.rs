@@ -25,7 +25,6 @@ use pending::{Pending, PendingDeliveries};
 const IN_FLIGHT_MAX: usize = 64;
 
 /// What the runner of one sink is made of.
-#[derive(Debug)]
 pub struct SinkParts {
     pub stage: Arc<Stage>,
     pub chain: Chain,
@@ -45,7 +44,6 @@ pub struct SinkParts {
 /// ```
 ///
 /// Invariant: the cursor moves over settled events only, in order; a piece that fails is tried again before anything behind it.
-#[derive(Debug)]
 pub struct SinkRunner {
     parts: SinkParts,
     instance: Option<SinkInstance>,
@@ -271,8 +269,9 @@ impl SinkRunner {
             Outcome::Partly { rows, reason, after } => {
                 self.pending.release_all();
                 self.parts.stage.counters.accepted.add(accepted - rows.len());
-                let rest = piece.batch.select(&rows).expect("the rows were checked where they came in");
-                let decision = Piece { batch: rest, ..piece }.again(&self.parts.stage, reason, after)?;
+                let mut piece = piece;
+                piece.batch = piece.batch.select(&rows).expect("the rows were checked where they came in");
+                let decision = piece.again(&self.parts.stage, reason, after)?;
                 self.follow(decision).await?;
             }
         }
@@ -305,7 +304,8 @@ impl SinkRunner {
         match answer {
             Ok(refused) => {
                 self.backoff.reset();
-                let rejected = refused.into_iter().map(|refused| Rejected { event: refused.event, reason: refused.reason });
+                let rejected =
+                    refused.into_iter().map(|refused| Rejected { event: refused.event, reason: refused.reason });
                 let rejected = self.by_this_stage(rejected.collect());
                 self.bury(tag, rejected).await
             }

@@ -59,10 +59,6 @@ impl PendingDeliveries {
         self.0.is_empty()
     }
 
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
     pub fn clear(&mut self) {
         self.0.clear();
     }
@@ -185,7 +181,7 @@ mod tests {
     fn a_delivery_that_carries_older_events_is_settled_with_them() {
         let mut pending = three();
         pending.push(Pending::new(4, 40, 50), 2);
-        assert_eq!(pending.len(), 2);
+        assert_eq!(pending.0.len(), 2);
         assert_eq!(pending.settle(NOTHING_KEPT, false), Some(20));
         assert_eq!(pending.settle(NOTHING_KEPT, true), Some(50));
     }

@@ -3,6 +3,7 @@
 mod backoff;
 mod trouble;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +24,6 @@ use crate::position::Position;
 const OPEN_TRAPS_MAX: u32 = 3;
 
 /// A stage's part of the pipeline, with its plugin loaded.
-#[derive(Debug)]
 pub struct Stage {
     pub name: Arc<str>,
     pub plugin: Arc<Plugin>,
@@ -31,6 +31,12 @@ pub struct Stage {
     pub config: StageConfig,
     pub retry: RetryPolicy,
     pub counters: Arc<StageCounters>,
+}
+
+impl fmt::Debug for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} `{}`", self.kind(), self.name)
+    }
 }
 
 /// Why a stage has stopped for good. Its pipeline fails with it.

@@ -1,6 +1,5 @@
 //! What follows when a plugin fails on a batch: again, in halves, or the events are refused.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::warn;
@@ -140,6 +139,3 @@ impl TrapGuard {
         Ok(if over == 0 { Duration::ZERO } else { (Duration::from_millis(2) * 2_u32.pow(over)).min(TRAP_DELAY_MAX) })
     }
 }
-
-/// Rejections with the stage that made them.
-pub type RejectedBy = (Arc<Stage>, Vec<Rejected>);
