@@ -20,7 +20,7 @@ fn hello() -> String {
 }
 
 fn one_second() -> Duration {
-    std::time::Duration::from_secs(1).into()
+    Duration(std::time::Duration::from_secs(1))
 }
 
 /// The source. It has no position: what it brings is made up.
@@ -35,7 +35,7 @@ impl Source for MySource {
     const ABOUT: &'static str = "Brings five made-up events, pauses, and again.";
 
     fn open(config: Config, _position: &Position) -> Result<Self, Failure> {
-        Ok(MySource { field: config.field, delay: config.delay.into(), not_before: None })
+        Ok(MySource { field: config.field, delay: config.delay.0, not_before: None })
     }
 
     fn poll(&mut self, max_events: u32, _max_bytes: u32, wait: std::time::Duration) -> Result<Progress, Failure> {
@@ -63,7 +63,7 @@ mod tests {
 
     #[test]
     fn five_events_come_and_then_a_pause() {
-        let config = Config { field: "mySource-".into(), delay: std::time::Duration::from_secs(60).into() };
+        let config = Config { field: "mySource-".into(), delay: Duration(std::time::Duration::from_secs(60)) };
         let mut source = MySource::open(config, &Position::default()).unwrap();
         let no_wait = std::time::Duration::ZERO;
         let Progress::Events(polled) = source.poll(100, 1000, no_wait).unwrap() else { panic!("no events") };
