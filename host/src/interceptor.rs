@@ -298,7 +298,7 @@ impl Link {
 
     async fn close(&mut self) {
         if let Some(mut instance) = self.instance.take() {
-            instance.close().await;
+            self.stage.closed(instance.close().await);
         }
     }
 

@@ -136,7 +136,7 @@ impl SourceRunner {
         self.settle_the_rest().await;
         self.parts.chain.close().await;
         if let Some(mut instance) = self.instance.take() {
-            instance.close().await;
+            self.parts.stage.closed(instance.close().await);
         }
         debug!(source = %self.parts.stage.name, "closed");
         Ok(())
@@ -382,7 +382,7 @@ impl SourceRunner {
             info!(source = %self.parts.stage.name, "instance replaced: its memory passed 80 % of its limit");
             self.parts.stage.counters.restarts.add(1);
             if let Some(mut instance) = self.instance.take() {
-                instance.close().await;
+                self.parts.stage.closed(instance.close().await);
             }
         }
         if self.instance.is_some() {

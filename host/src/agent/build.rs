@@ -66,6 +66,7 @@ impl<'p> Builder<'p> {
             let key = key(kind, origin);
             if let std::collections::btree_map::Entry::Vacant(entry) = plugins.entry(key) {
                 let plugin = engine.load(origin).await.map_err(|error| AgentError::Plugin(Box::new(error)))?;
+                plugin.expect_kind(kind).map_err(|error| AgentError::Plugin(Box::new(error)))?;
                 entry.insert(plugin);
             }
         }

@@ -140,13 +140,18 @@ pub async fn within<T>(
 }
 
 /// Waits until the system has what the instance printed: part of the call that printed it.
-pub async fn printed<T>(store: &Store<State>, answer: Answer<T>) -> Answer<T> {
-    if let Output::Print(output) = &store.data().output
-        && !output.is_done()
-    {
-        output.finish().await;
+pub fn printed<T: Send>(store: &Store<State>, answer: Answer<T>) -> impl Future<Output = Answer<T>> + Send + use<T> {
+    // Taken out first: a store can be sent between threads, but not shared by two.
+    let output = match &store.data().output {
+        Output::Print(output) if !output.is_done() => Some(output.clone()),
+        Output::Print(_) | Output::Log(_) => None,
+    };
+    async move {
+        if let Some(output) = output {
+            output.finish().await;
+        }
+        answer
     }
-    answer
 }
 
 fn trapped(error: &wasmtime::Error, store: &mut Store<State>) -> CallError {

@@ -108,7 +108,7 @@ impl SinkRunner {
         }
         self.parts.chain.close().await;
         if let Some(mut instance) = self.instance.take() {
-            instance.close().await;
+            self.parts.stage.closed(instance.close().await);
         }
         debug!(sink = %self.parts.stage.name, "closed");
         Ok(())
@@ -491,7 +491,7 @@ impl SinkRunner {
         info!(stage = %self.parts.stage.name, "instance replaced: its memory passed 80 % of its limit");
         self.parts.stage.counters.restarts.add(1);
         if let Some(mut instance) = self.instance.take() {
-            instance.close().await;
+            self.parts.stage.closed(instance.close().await);
         }
         Ok(())
     }

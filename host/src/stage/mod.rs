@@ -63,6 +63,13 @@ impl Stage {
         StageStop { remedy: Some(remedy.into()), ..self.stop(cause) }
     }
 
+    /// Notes how an instance was closed: whatever it answers, it is gone.
+    pub fn closed(&self, answer: Result<(), CallError>) {
+        if let Err(error) = answer {
+            warn!(stage = %self.name, %error, "not closed in order");
+        }
+    }
+
     /// A fresh, open instance. Waits and tries again, by the stage's retry policy, while the plugin answers `retry`.
     ///
     /// # Errors
