@@ -13,6 +13,9 @@ pub const STAGE: &str = "dead-letter.stage";
 pub const PLUGIN: &str = "dead-letter.plugin";
 pub const POSITION: &str = "dead-letter.position";
 
+/// A rejected event and the stage that rejected it.
+pub type RejectedBy = (Arc<Stage>, Rejected);
+
 /// Where the dead letters of a runner go.
 #[derive(Debug)]
 pub enum DeadLetters {
@@ -32,7 +35,7 @@ impl DeadLetters {
     /// When there is nowhere to put them: a rejection is never dropped silently.
     pub fn collect(
         &self,
-        rejected: &[(Arc<Stage>, Rejected)],
+        rejected: &[RejectedBy],
         position: impl Fn(&Batch) -> String,
     ) -> Result<Option<(Arc<MemoryChannel>, Batch)>, StageStop> {
         let Some((stage, first)) = rejected.first() else { return Ok(None) };
@@ -54,10 +57,10 @@ impl DeadLetters {
     }
 }
 
-fn letters(rejected: &[(Arc<Stage>, Rejected)], position: impl Fn(&Batch) -> String) -> Batch {
+fn letters(rejected: &[RejectedBy], position: impl Fn(&Batch) -> String) -> Batch {
     let events: Vec<_> = rejected.iter().map(|(_, rejected)| rejected.event.clone()).collect();
     let mut batch = Batch::concat(&events);
-    let mut set = |name: &str, value: &dyn Fn(&(Arc<Stage>, Rejected)) -> String| {
+    let mut set = |name: &str, value: &dyn Fn(&RejectedBy) -> String| {
         let mut values = PackedBuilder::default();
         rejected.iter().for_each(|one| values.push(value(one).as_bytes()));
         batch.set_header(name, Column::Dense(values.finish())).expect("there is one value for each letter");

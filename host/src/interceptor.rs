@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tracing::info;
 
+use crate::dead_letter::RejectedBy;
 use crate::event::Batch;
 use crate::plugin::{CallError, Intercepted, InterceptorInstance, Rejected};
 use crate::position::Position;
@@ -24,7 +25,7 @@ pub struct Chain {
 #[derive(Debug)]
 pub struct Processed {
     pub batch: Batch,
-    pub rejected: Vec<(Arc<Stage>, Rejected)>,
+    pub rejected: Vec<RejectedBy>,
     /// The oldest tag whose events may be among these: older than the batch's own where an interceptor let go of what it
     /// had kept back.
     pub since: u64,

@@ -140,7 +140,7 @@ impl Running {
         let state = StateDir::open(&pipeline.state_dir, pipeline.instance.as_deref()).map_err(AgentError::StateDir)?;
         let kafka =
             KafkaClients::new(pipeline.name.as_str(), state.instance(), &pipeline.kafka).map_err(AgentError::Kafka)?;
-        let stopper = Arc::new(Stopper::new());
+        let stopper = Arc::new(Stopper::default());
         let builder = Builder::new(&pipeline, engine, &state, kafka.clone()).await?;
         let runners = builder.build(&stopper.signal())?;
         Ok(Self { pipeline, runners, kafka, stopper, _state: state })
@@ -159,7 +159,7 @@ impl Running {
             drain_timeout: self.pipeline.drain_timeout,
             stopped: Vec::new(),
         };
-        let report = supervisor.to_the_end().await;
+        let report = supervisor.watch().await;
         self.kafka.close(KAFKA_CLOSE_TIMEOUT).await;
         stages.iter().for_each(|stage| summarize(stage));
         match report.is_success() {
@@ -182,7 +182,7 @@ struct Supervisor<'a> {
 }
 
 impl Supervisor<'_> {
-    async fn to_the_end(mut self) -> RunReport {
+    async fn watch(mut self) -> RunReport {
         let signal = self.stopper.signal();
         let mut deadline = None;
         while !(self.sources.is_empty() && self.sinks.is_empty()) {

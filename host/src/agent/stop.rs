@@ -20,11 +20,13 @@ pub struct Stopper(watch::Sender<Phase>);
 #[derive(Debug, Clone)]
 pub struct StopSignal(watch::Receiver<Phase>);
 
-impl Stopper {
-    pub fn new() -> Self {
+impl Default for Stopper {
+    fn default() -> Self {
         Self(watch::Sender::new(Phase::Running))
     }
+}
 
+impl Stopper {
     pub fn signal(&self) -> StopSignal {
         StopSignal(self.0.subscribe())
     }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::channel::{Reader, TakeLimits, Taken, begin_puts, commit_puts};
-use crate::dead_letter::DeadLetters;
+use crate::dead_letter::{DeadLetters, RejectedBy};
 use crate::event::MADE_HERE;
 use crate::interceptor::{Chain, Processed};
 use crate::kafka::{ProducerLost, Refused, StageKafka};
@@ -327,7 +327,7 @@ impl SinkRunner {
     }
 
     /// Puts dead letters into their channel; the delivery of this tag is settled when they are.
-    async fn bury(&mut self, tag: u64, rejected: Vec<(Arc<Stage>, Rejected)>) -> Result<(), StageStop> {
+    async fn bury(&mut self, tag: u64, rejected: Vec<RejectedBy>) -> Result<(), StageStop> {
         if rejected.is_empty() {
             return Ok(());
         }
@@ -496,7 +496,7 @@ impl SinkRunner {
         Ok(())
     }
 
-    fn by_this_stage(&self, rejected: Vec<Rejected>) -> Vec<(Arc<Stage>, Rejected)> {
+    fn by_this_stage(&self, rejected: Vec<Rejected>) -> Vec<RejectedBy> {
         rejected.into_iter().map(|rejected| (self.parts.stage.clone(), rejected)).collect()
     }
 
