@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 
 use wasmtime::StoreContextMut;
-use wasmtime::component::{HasData, Linker, Resource, ResourceTable, ResourceType};
+use wasmtime::component::{HasData, Linker, LinkerInstance, Resource, ResourceTable, ResourceType};
 
 use super::columns::{ColumnIn, ColumnOut, EventIn, EventOut, PackedIn, PackedOut, RejectionIn};
 use crate::event::{self, Event};
@@ -14,6 +14,8 @@ use crate::plugin::{Broken, Rejected};
 
 /// Limit: names in one batch. Far above any use, and it keeps a guest from making the host compare names without end.
 const MAX_HEADER_NAMES: usize = 1024;
+/// Limit: one header's name.
+const MAX_NAME_BYTES: usize = 1024;
 /// Limit: a refusal's reason, which becomes a header of the dead letter.
 const MAX_REASON_BYTES: usize = 4096;
 
@@ -149,7 +151,20 @@ fn change(
     Ok(answer)
 }
 
+/// What a guest may call a header: text that stays on one line wherever it is shown. Kafka's own may be anything.
+fn check_name(name: &str) -> Result<(), String> {
+    match name {
+        "" => Err("a header's name is empty".into()),
+        _ if name.len() > MAX_NAME_BYTES => {
+            Err(format!("a header's name has {} bytes; at most {MAX_NAME_BYTES} are taken", name.len()))
+        }
+        _ if name.contains(char::is_control) => Err("a header's name has control characters".into()),
+        _ => Ok(()),
+    }
+}
+
 fn set_header(batch: &mut Batch, name: &str, values: ColumnIn) -> Result<(), String> {
+    check_name(name)?;
     let column = values.checked().map_err(|error| error.to_string())?;
     let names = batch.events.columns().count();
     if names >= MAX_HEADER_NAMES && batch.events.header(name).is_none() {
@@ -222,7 +237,9 @@ fn from_rows(events: Vec<EventIn>) -> Result<event::Batch, Broken> {
     let events: Vec<Event> = events.into_iter().map(Event::from).collect();
     let mut names = HashSet::new();
     for (name, _) in events.iter().flat_map(|event| &event.headers) {
-        names.insert(name);
+        if names.insert(name) {
+            check_name(name).map_err(Broken::contract)?;
+        }
         if names.len() > MAX_HEADER_NAMES {
             return Err(Broken::contract(format!("a batch carries at most {MAX_HEADER_NAMES} headers")));
         }
@@ -253,10 +270,23 @@ where
     for<'a> D::Data<'a>: Host,
     T: 'static,
 {
-    type Store<'a, T> = StoreContextMut<'a, T>;
-    type Handle = Resource<Batch>;
     let mut events = linker.instance("wasmflow:plugin/events@0.1.0")?;
+    add_making::<T, D>(&mut events, get)?;
+    add_columns::<T, D>(&mut events, get)?;
+    add_rows::<T, D>(&mut events, get)
+}
 
+type Store<'a, T> = StoreContextMut<'a, T>;
+type Handle = Resource<Batch>;
+type Instance<'a, T> = LinkerInstance<'a, T>;
+
+/// Batches that a guest makes, and their end.
+fn add_making<T, D>(events: &mut Instance<'_, T>, get: fn(&mut T) -> D::Data<'_>) -> wasmtime::Result<()>
+where
+    D: HostWithStore<T>,
+    for<'a> D::Data<'a>: Host,
+    T: 'static,
+{
     events.resource("batch", ResourceType::host::<Batch>(), move |mut store, rep| {
         take(&mut get(store.data_mut()), Resource::new_own(rep)).map(drop)
     })?;
@@ -267,6 +297,16 @@ where
     events.func_wrap("[static]batch.from-events", move |mut store: Store<'_, T>, (rows,): (Vec<EventIn>,)| {
         Ok((give(&mut get(store.data_mut()), from_rows(rows)?)?,))
     })?;
+    Ok(())
+}
+
+/// What a guest sees and changes a column at a time.
+fn add_columns<T, D>(events: &mut Instance<'_, T>, get: fn(&mut T) -> D::Data<'_>) -> wasmtime::Result<()>
+where
+    D: HostWithStore<T>,
+    for<'a> D::Data<'a>: Host,
+    T: 'static,
+{
     events.func_wrap("[method]batch.count", move |mut store: Store<'_, T>, (batch,): (Handle,)| {
         Ok((events_of(&mut get(store.data_mut()), &batch)?.count() as u32,))
     })?;
@@ -309,6 +349,16 @@ where
             Ok(())
         },
     )?;
+    Ok(())
+}
+
+/// What works on rows.
+fn add_rows<T, D>(events: &mut Instance<'_, T>, get: fn(&mut T) -> D::Data<'_>) -> wasmtime::Result<()>
+where
+    D: HostWithStore<T>,
+    for<'a> D::Data<'a>: Host,
+    T: 'static,
+{
     events.func_wrap("[method]batch.select", move |mut store: Store<'_, T>, (batch, rows): (Handle, Vec<u32>)| {
         Ok((change(&mut get(store.data_mut()), &batch, |batch, batches| select(batch, &rows, batches))?,))
     })?;
@@ -336,4 +386,81 @@ where
         },
     )?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Store(ResourceTable, Batches);
+
+    impl Host for Store {
+        fn batches(&mut self) -> (&mut ResourceTable, &mut Batches) {
+            (&mut self.0, &mut self.1)
+        }
+    }
+
+    fn store(held_max: usize) -> Store {
+        Store(ResourceTable::new(), Batches::new(held_max))
+    }
+
+    fn batch(bodies: &[&str]) -> event::Batch {
+        event::Batch::new(bodies.iter().collect())
+    }
+
+    #[test]
+    fn a_guest_does_not_hoard_batches_in_the_host() {
+        let mut store = store(250);
+        let body = "x".repeat(100);
+        let first = give(&mut store, batch(&[&body])).unwrap();
+        give(&mut store, batch(&[&body])).unwrap();
+        let error = give(&mut store, batch(&[&body])).unwrap_err();
+        assert_eq!(error.downcast_ref::<Broken>().unwrap().kind, crate::plugin::TrapKind::Memory);
+        drop(first);
+    }
+
+    #[test]
+    fn what_a_guest_gave_back_is_not_charged_any_more() {
+        let mut store = store(250);
+        for _ in 0..10 {
+            let handle = give(&mut store, batch(&[&"x".repeat(100)])).unwrap();
+            take(&mut store, handle).unwrap();
+        }
+        assert_eq!(store.1.held, 0);
+    }
+
+    #[test]
+    fn a_selection_that_would_grow_too_large_is_not_made() {
+        let mut store = store(0);
+        store.1.bound = OutputBound { events: 100, bytes: 1000 };
+        let handle = lend(&mut store, batch(&[&"x".repeat(300), "y"])).unwrap();
+        let selected = |store: &mut Store, rows: &[u32]| change(store, &handle, |batch, all| select(batch, rows, all));
+        assert!(selected(&mut store, &[0, 0, 0, 0]).is_err());
+        assert!(selected(&mut store, &[1; 101]).is_err());
+        assert_eq!(selected(&mut store, &[5]).unwrap().unwrap_err(), "row 5 is outside the batch of 2 events");
+        selected(&mut store, &[1, 0, 1]).unwrap().unwrap();
+        assert_eq!(events_of(&mut store, &handle).unwrap().count(), 3);
+    }
+
+    #[test]
+    fn rejected_rows_leave_the_batch_as_they_were() {
+        let mut batch = Batch { events: batch(&["a", "b", "c"]), rejected: Vec::new(), reshaped: false, charge: None };
+        let refuse =
+            |rows: &[u32]| rows.iter().map(|&row| RejectionIn { row, reason: "no".into() }).collect::<Vec<_>>();
+        assert!(reject(&mut batch, refuse(&[3])).unwrap_err().contains("outside"));
+        assert!(reject(&mut batch, refuse(&[1, 1])).unwrap_err().contains("twice"));
+        assert_eq!((batch.events.count(), batch.rejected.len()), (3, 0));
+        reject(&mut batch, refuse(&[2, 0])).unwrap();
+        assert_eq!(batch.events.bodies().get(0), b"b");
+        let refused: Vec<u32> = batch.rejected.iter().map(|rejected| rejected.event.origin(0)).collect();
+        assert_eq!(refused, [2, 0]);
+    }
+
+    #[test]
+    fn a_header_has_a_name_that_fits_a_line() {
+        assert!(check_name("kafka.topic").is_ok());
+        for name in ["", "a\nb", "\u{1b}[31m", &"x".repeat(2000)] {
+            assert!(check_name(name).is_err(), "{name:?}");
+        }
+    }
 }

@@ -87,7 +87,7 @@ impl Plugin {
     /// Its problems, or its end.
     pub async fn check(&self, config_json: &str) -> Result<Vec<Need>, CheckError> {
         let call = async {
-            let mut instance = asked(&self.world).await?;
+            let mut instance = asked(&self.world, &self.origin).await?;
             let mut live = instance.begin(Export::Other, OutputBound::for_input(0, 0))?;
             let (store, guest, cpu) = live.parts();
             let answer = within(cpu, ASKING_DEADLINE, guest.call_check(store, config_json)).await;
@@ -156,10 +156,10 @@ impl std::fmt::Debug for Plugin {
 type Asked = Instance<descriptor::Guest>;
 
 /// Makes an instance without any grant, for `describe` or `check`.
-async fn asked(world: &World) -> Result<Asked, CallError> {
+async fn asked(world: &World, origin: &PluginOrigin) -> Result<Asked, CallError> {
     let stage = StageContext {
-        pipeline: "".into(),
-        stage: "".into(),
+        pipeline: "none".into(),
+        stage: origin.to_string().into(),
         plugin_kind: world.kind(),
         grants: Grants::default(),
         limits: Limits { call: ASKING_DEADLINE, ..Limits::default() },
@@ -172,7 +172,7 @@ async fn asked(world: &World) -> Result<Asked, CallError> {
 
 async fn describe(world: &World, origin: &PluginOrigin) -> Result<Description, PluginError> {
     let call = async {
-        let mut instance = asked(world).await?;
+        let mut instance = asked(world, origin).await?;
         let mut live = instance.begin(Export::Other, OutputBound::for_input(0, 0))?;
         let (store, guest, cpu) = live.parts();
         let answer = within(cpu, ASKING_DEADLINE, guest.call_describe(store)).await;

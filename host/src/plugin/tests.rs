@@ -178,3 +178,35 @@ async fn a_granted_folder_that_is_not_there_is_tried_again() {
     };
     assert!(reason.contains("cannot open the granted folder `logs` (/nowhere/logs)"), "{reason}");
 }
+
+/// Design.md section 2 has the numbers to compare with. `cargo test --release -p wasmflow --lib cost_of -- --ignored --nocapture`
+#[tokio::test]
+#[ignore = "measures; it proves nothing"]
+async fn cost_of_a_call() {
+    let engine = engine();
+    let thousand: Vec<String> = (0..1000).map(|number| format!("{number:0>100}")).collect();
+    let events = Batch::new(thousand.iter().collect());
+    let cases = [
+        ("static: nothing set, 1 event", "static", r#"{"headers":{}}"#, batch(&["a"])),
+        ("static: one header for 1000", "static", r#"{"headers":{"k":"v"}}"#, events.clone()),
+        ("prefix-suffix: 1 event", "prefix-suffix", r#"{"prefix":"<","suffix":">"}"#, batch(&["a"])),
+        ("prefix-suffix: 1000 bodies of 100 bytes", "prefix-suffix", r#"{"prefix":"<","suffix":">"}"#, events),
+    ];
+    for (what, name, config, batch) in cases {
+        let plugin = engine.load(&standard(name, PluginKind::Interceptor)).await.unwrap();
+        let mut instance = plugin.interceptor(&stage(PluginKind::Interceptor)).await.unwrap();
+        instance.open(config).await.unwrap();
+        let mut times = Vec::new();
+        for round in 0..7 {
+            let started = Instant::now();
+            for number in 1..=5000 {
+                instance.intercept(&batch, round * 5000 + number).await.unwrap();
+            }
+            times.push(started.elapsed().as_nanos() as f64 / 5000.0);
+        }
+        times.sort_by(f64::total_cmp);
+        let (best, median) = (times[0], times[3]);
+        let event = median / batch.count() as f64;
+        println!("{what:45} {median:9.0} ns a call (best {best:9.0}), {event:7.2} ns an event");
+    }
+}
