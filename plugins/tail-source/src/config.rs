@@ -5,8 +5,8 @@ use wasmflow_sdk::prelude::*;
 use crate::pattern::Pattern;
 use crate::tail::Options;
 
-/// Limit: the longest line that can be asked for. An instance has 64 MiB, and a line is in it three times on its way.
-const MAX_LINE_BYTES: u64 = 16 << 20;
+/// Limit: the longest line that can be asked for. An instance has 64 MiB and holds a line twice; an event has 16 MiB, headers included.
+const MAX_LINE_BYTES: u64 = 8 << 20;
 /// The clock that file systems stamp with ticks every few milliseconds; looking more often would miss changes.
 const MIN_POLL_INTERVAL: std::time::Duration = std::time::Duration::from_millis(10);
 
@@ -84,7 +84,7 @@ impl Config {
             problems.push(Problem::new("/files", "names no file: write at least one path, as in [\"logs/*.log\"]"));
         }
         if !(1..=MAX_LINE_BYTES).contains(&self.max_line_bytes.0) {
-            problems.push(Problem::new("/max_line_bytes", "must be from 1B to 16MiB"));
+            problems.push(Problem::new("/max_line_bytes", "must be from 1B to 8MiB"));
         }
         if self.poll_interval.0 < MIN_POLL_INTERVAL {
             problems.push(Problem::new("/poll_interval", "must be at least 10ms"));

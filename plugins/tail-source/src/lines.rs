@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use memchr::memchr;
+use wasmflow_sdk::disk::CHUNK_BYTES;
 
 /// Lines in order, from one file or several.
 #[derive(Debug, Default)]
@@ -43,6 +44,11 @@ impl Lines {
         self.count() >= self.bounds.max_events || self.data.len() >= self.bounds.max_bytes
     }
 
+    /// The longest line that is brought as one event.
+    pub fn max_line_bytes(&self) -> usize {
+        self.bounds.max_line_bytes
+    }
+
     /// Takes whole lines from `bytes`, which are at `offset` in the file, until there is no room; says how many bytes it took.
     ///
     /// The first `searched` bytes are known to hold no newline. A line longer than the limit is cut into pieces of exactly the
@@ -71,6 +77,9 @@ impl Lines {
 
     /// Adds one event.
     pub fn push(&mut self, line: &[u8], offset: u64) {
+        if line.len() > CHUNK_BYTES {
+            self.data.reserve_exact(line.len());
+        }
         self.data.extend_from_slice(line);
         self.ends.push(self.data.len() as u32);
         if self.bounds.with_offsets {

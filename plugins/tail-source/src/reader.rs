@@ -51,7 +51,11 @@ pub fn turn(
         // A newline here ends the line that was brought without one.
         let mut at = behind + usize::from(bookmark.open && view.seen.get(behind) == Some(&b'\n'));
         let mut taken = lines.take(&view.seen[at..], view.offset(at), 0);
-        // A line longer than one read. Limit: what is held is the longest line there may be and one read more.
+        // A line longer than one read. Limit: what is held is the longest line there may be and one read more, in one
+        // allocation: growing by doubling would take three times that.
+        if taken == 0 && more {
+            view.seen.reserve_exact(lines.max_line_bytes() + CHUNK_BYTES);
+        }
         while taken == 0 && more {
             let searched = view.seen.len() - at;
             more = view.extend()?;

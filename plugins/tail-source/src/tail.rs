@@ -28,6 +28,8 @@ const MAX_OPEN: usize = 256;
 const COLD_SHARE: u32 = 50;
 /// Looks at files that have changed lately take at most one part in this many of the time.
 const HOT_SHARE: u32 = 10;
+/// Limit: the bytes of one batch, whatever is asked for; the memory of an instance holds it twice on its way out.
+const MAX_BATCH_BYTES: usize = 4 << 20;
 /// The key of the part that says that `start_at = "end"` has been done, once and for all.
 pub const STARTED: &[u8] = b"started";
 
@@ -137,7 +139,7 @@ impl Tail {
         let deadline = Instant::now() + wait;
         let bounds = Bounds {
             max_events,
-            max_bytes,
+            max_bytes: max_bytes.min(MAX_BATCH_BYTES),
             max_line_bytes: self.options.max_line_bytes,
             with_offsets: self.options.file_header,
         };
