@@ -16,8 +16,8 @@ use super::standard::{self, Standard};
 use super::{Plugin, PluginError, PluginKind, PluginOrigin};
 use crate::capability::{self, State};
 
-/// Frames of a trap's text that are worth reading.
-const BACKTRACE_FRAMES: usize = 16;
+/// Frames read for the text of a trap: a Rust panic has a dozen of its own before the guest's begin.
+const BACKTRACE_FRAMES: usize = 40;
 
 #[derive(Debug, Clone, Default)]
 pub struct EngineOptions {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::bindings::exports::wasmflow::plugin::source::{Guest, Progress as WitProgress};
 use super::bindings::wasmflow::plugin::positions;
 use super::instance::{Answer, Instance, printed, within};
@@ -12,6 +14,9 @@ use crate::position::{Part, Position};
 
 /// Limit: how much longer than its wait a `poll` may take; `limits.call` where that is shorter.
 const POLL_GRACE: Duration = Duration::from_secs(10);
+
+/// Limit: the parts of a position that change in one poll. Ten thousand files at a hundred bytes are a megabyte.
+const MAX_POSITION_BYTES: usize = 8 << 20;
 
 /// A source at work. Dropping a call's future in the middle ends the instance; so does a trap.
 pub struct SourceInstance {
@@ -116,9 +121,17 @@ fn checked(
     if count > max_events as usize {
         return Err(Broken::contract(format!("poll brought {count} events; {max_events} were asked for")).into());
     }
+    let position: Vec<Part> = polled.position.into_iter().map(Part::from).collect();
+    let bytes = position.iter().map(|part| part.key.len() + part.value.as_ref().map_or(0, Bytes::len)).sum::<usize>();
+    if bytes > MAX_POSITION_BYTES {
+        let most = MAX_POSITION_BYTES;
+        return Err(
+            Broken::contract(format!("poll moved {bytes} bytes of the position; at most {most} may change")).into()
+        );
+    }
     let mut rejected = brought.rejected;
     let batch = output::without_oversized(brought.events.as_taken(), max_event_bytes, &mut rejected);
-    Ok(Progress::Events(Polled { batch, rejected, position: polled.position.into_iter().map(Part::from).collect() }))
+    Ok(Progress::Events(Polled { batch, rejected, position }))
 }
 
 impl From<Part> for positions::Part {

@@ -56,14 +56,43 @@ fn reason(error: &wasmtime::Error, state: &mut State) -> (TrapKind, String) {
     (TrapKind::Trap, cause.trim_start_matches("wasm trap: ").to_owned())
 }
 
-/// The guest's functions, innermost first, out of wasmtime's own text, which has their names demangled.
+/// The guest's functions, innermost first, out of wasmtime's own text, which has their names demangled. What only ends a guest
+/// (a panic on its way) or leads to the host is passed over, unless there is nothing else.
 fn frames(backtrace: &str) -> Vec<String> {
     let named = backtrace.lines().filter_map(|line| {
         let (_, function) = line.split_once(" - ")?;
         let function = function.split_once('!').map_or(function, |(_module, function)| function);
-        (!function.is_empty()).then(|| function.to_owned())
+        (!function.is_empty()).then(|| without_hashes(function))
     });
-    named.take(SHOWN_FRAMES).collect()
+    let all: Vec<String> = named.collect();
+    let own: Vec<String> = all.iter().filter(|function| !is_machinery(function)).take(SHOWN_FRAMES).cloned().collect();
+    if own.is_empty() { all.into_iter().take(SHOWN_FRAMES).collect() } else { own }
+}
+
+fn is_machinery(function: &str) -> bool {
+    const STARTS: [&str; 8] = ["abort", "std::", "core::", "alloc::", "<std::", "__rust", "<wasm function", "rust_"];
+    STARTS.iter().any(|start| function.starts_with(start))
+}
+
+/// Without what tells compilations of a crate apart: `::h0123456789abcdef` and `[0123456789abcdef]`.
+fn without_hashes(function: &str) -> String {
+    let is_hash = |text: &str| text.len() >= 15 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let function = match function.rsplit_once("::h") {
+        Some((name, hash)) if is_hash(hash) => name,
+        _ => function,
+    };
+    let mut pieces = function.split('[');
+    let mut name = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        match piece.split_once(']') {
+            Some((hash, rest)) if is_hash(hash) => name.push_str(rest),
+            _ => {
+                name.push('[');
+                name.push_str(piece);
+            }
+        }
+    }
+    name
 }
 
 #[cfg(test)]
@@ -71,11 +100,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frames_are_the_guests_function_names() {
+    fn frames_are_the_guests_own_functions() {
         let text = "error while executing at wasm backtrace:\n\
-                        0:   0x1a2b - static.wasm!core::panicking::panic_fmt\n\
-                        1:     0x77 - static.wasm!<unknown function 3>\n\
+                        0:   0x1a2b - static.wasm!core[0a1b2c3d4e5f6071]::panicking::panic_fmt\n\
+                        1:     0x77 - static.wasm!<wasm function 3>\n\
+                        2:     0x78 - static.wasm!plugin::act::h0123456789abcdef\n\
                     note: something else";
-        assert_eq!(frames(text), ["core::panicking::panic_fmt", "<unknown function 3>"]);
+        assert_eq!(frames(text), ["plugin::act"]);
+    }
+
+    #[test]
+    fn frames_of_machinery_are_better_than_none() {
+        let text = "backtrace:\n    0: 0x1 - a.wasm!abort\n    1: 0x2 - a.wasm!<wasm function 3>";
+        assert_eq!(frames(text), ["abort", "<wasm function 3>"]);
     }
 }
