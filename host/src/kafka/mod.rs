@@ -3,17 +3,34 @@
 //! Clients belong to a stage and outlive its plugin instances, so a swap or a fresh instance after a trap costs no rebalance
 //! and finds what is in flight as it was. Only `client/` names librdkafka; everything else here is in wasmflow's words.
 
+mod assignment;
+mod client;
+mod connection;
+mod consumer;
+mod fetch;
+mod in_flight;
+mod options;
+mod producer;
 mod records;
 mod stage;
+mod verdict;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
 
 use crate::config::pipeline::{ConnectionName, KafkaConnection};
+use connection::Connection;
 
+pub use fetch::Fetch;
+pub use in_flight::{InFlight, ProducerLost, Refused};
 pub use records::{Choice, SendOptions};
-pub use stage::{Fetch, InFlight, ProducerLost, Refused, StageKafka, Start, Subscription};
+pub use stage::{StageKafka, Start, Subscription};
 
 /// What is wrong with a `[kafka.NAME]` table. The operator's fault: reported before anything starts.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -29,8 +46,11 @@ pub enum KafkaError {
 
 /// Every `[kafka.NAME]` of a pipeline, and the embedded brokers among them.
 pub struct KafkaClients {
-    pipeline: Arc<str>,
-    connections: BTreeMap<ConnectionName, KafkaConnection>,
+    connections: BTreeMap<Arc<str>, Arc<Connection>>,
+    stages: Mutex<Vec<Weak<StageKafka>>>,
+    /// Each client holds a sender: when the receiver hears that none is left, all are gone.
+    clients: Mutex<Option<mpsc::Sender<()>>>,
+    gone: tokio::sync::Mutex<mpsc::Receiver<()>>,
 }
 
 impl KafkaClients {
@@ -42,26 +62,60 @@ impl KafkaClients {
     /// The first wrong option, or an embedded broker that cannot start.
     pub fn new(
         pipeline: &str,
-        _instance: &str,
+        instance: &str,
         connections: &BTreeMap<ConnectionName, KafkaConnection>,
     ) -> Result<Arc<Self>, KafkaError> {
-        Ok(Arc::new(Self { pipeline: pipeline.into(), connections: connections.clone() }))
+        if let Some(problem) = Self::check(connections).into_iter().next() {
+            return Err(problem);
+        }
+        let (pipeline, instance): (Arc<str>, Arc<str>) = (pipeline.into(), instance.into());
+        let (clients, gone) = mpsc::channel(1);
+        let connect = |(name, spec): (&ConnectionName, &KafkaConnection)| {
+            let connection = Connection::new(name.as_str(), &pipeline, &instance, spec, clients.downgrade())?;
+            Ok((name.shared(), Arc::new(connection)))
+        };
+        Ok(Arc::new(Self {
+            connections: connections.iter().map(connect).collect::<Result<_, KafkaError>>()?,
+            stages: Mutex::default(),
+            clients: Mutex::new(Some(clients)),
+            gone: tokio::sync::Mutex::new(gone),
+        }))
     }
 
     /// Every problem of these connections, for `validate`: options are tried on librdkafka, nothing is started.
     pub fn check(connections: &BTreeMap<ConnectionName, KafkaConnection>) -> Vec<KafkaError> {
-        let _ = connections;
-        Vec::new()
+        options::problems(connections)
     }
 
     /// The Kafka side of one stage: call it once a stage, and keep it for all instances of its plugin.
     pub fn stage(self: &Arc<Self>, stage: &str, granted: &[ConnectionName]) -> Arc<StageKafka> {
-        let _ = (&self.pipeline, &self.connections, granted);
-        Arc::new(StageKafka::new(stage))
+        let granted = granted.iter().filter_map(|name| self.connections.get_key_value(name.as_str()));
+        let granted = granted.map(|(name, connection)| (name.clone(), connection.clone())).collect();
+        let stage = Arc::new(StageKafka::new(stage, granted));
+        self.stages.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&stage));
+        stage
     }
 
-    /// Closes every client: offsets are committed, groups are left, what is in flight has until the deadline.
-    pub async fn close(&self, deadline: Duration) {
-        let _ = deadline;
+    /// Closes every client: offsets are committed and groups left, within `limit` or without the brokers' answer. Deliveries
+    /// are awaited by their runners before.
+    pub async fn close(&self, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        let stages: Vec<_> = {
+            let stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
+            stages.iter().filter_map(Weak::upgrade).collect()
+        };
+        // Together: each may wait for the same coordinator.
+        let closing: Vec<_> =
+            stages.into_iter().map(|stage| tokio::spawn(async move { stage.close(deadline).await })).collect();
+        for stage in closing {
+            // A stage that panicked is closed as far as it will be.
+            let _ = stage.await;
+        }
+        drop(self.clients.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let mut gone = self.gone.lock().await;
+        // Destroying clients may take for ever (rust-rdkafka#453); the process ends without them then.
+        if tokio::time::timeout_at(deadline.into(), gone.recv()).await.is_err() {
+            tracing::warn!("Kafka clients did not end in time");
+        }
     }
 }

@@ -1,10 +1,16 @@
 //! The Kafka side of one stage: its consumer, its producers, and what a delivery has staged.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
+use super::connection::Connection;
+use super::consumer::Consumer;
+use super::fetch::Fetch;
+use super::in_flight::{InFlight, Room};
+use super::producer::{Packing, Producer};
+use super::records::{Records, SendOptions};
 use crate::event::Batch;
-use crate::kafka::SendOptions;
 use crate::plugin::Failure;
 use crate::position::{Part, Position};
 
@@ -27,126 +33,185 @@ pub enum Start {
     Latest,
 }
 
-/// The answer to [`StageKafka::poll`].
-#[derive(Debug)]
-pub enum Fetch {
-    /// One part for each partition that moved: key and value as [`StageKafka::set_position`] takes them back.
-    Records { batch: Batch, position: Vec<Part> },
-    /// Nothing came within the wait, or [`StageKafka::interrupt`] was called.
-    Idle,
-    /// Every partition assigned has been read to its end as it was when it was assigned. Said once.
-    AtEnd,
-}
-
-/// A record that the broker will never take.
-#[derive(Debug, Clone)]
-pub struct Refused {
-    /// The event as it was given to `stage_send`: a batch of one row.
-    pub event: Batch,
-    pub reason: String,
-}
-
-/// Records of a delivery may not have reached the broker, and nothing more of this producer will: send everything from this
-/// delivery on again, in order, after what `failure` says (`Retry`, or `Fatal` where the operator must act). The next
-/// `open_producer` or `stage_send` builds a new client.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{failure}")]
-pub struct ProducerLost {
-    pub failure: Failure,
-}
-
-/// A delivery on its way to the brokers.
-///
-/// Cancel: dropping it, or its `done`, forgets the answer; the records go out all the same.
-#[must_use = "the delivery is settled once `done` has answered"]
-pub struct InFlight {}
-
-impl InFlight {
-    /// Waits until the brokers have acknowledged or refused every record of the delivery.
-    ///
-    /// # Errors
-    /// [`ProducerLost`].
-    pub async fn done(self) -> Result<Vec<Refused>, ProducerLost> {
-        Ok(Vec::new())
-    }
-}
-
 /// The Kafka side of one stage.
 pub struct StageKafka {
     stage: Arc<str>,
+    /// Those that the stage is granted.
+    connections: BTreeMap<Arc<str>, Arc<Connection>>,
+    position: Mutex<Position>,
+    consumer: Mutex<Option<Arc<Consumer>>>,
+    producers: Mutex<BTreeMap<Arc<str>, Arc<Producer>>>,
+    staged: Mutex<Vec<Staged>>,
+    room: Arc<Room>,
+}
+
+/// The records of one `stage_send`.
+struct Staged {
+    producer: Arc<Producer>,
+    records: Arc<Records>,
 }
 
 impl StageKafka {
-    pub(super) fn new(stage: &str) -> Self {
-        Self { stage: stage.into() }
-    }
-
-    fn not_yet(&self) -> Failure {
-        Failure::Fatal(format!("stage `{}`: Kafka is not connected in this build", self.stage))
+    pub(super) fn new(stage: &str, connections: BTreeMap<Arc<str>, Arc<Connection>>) -> Self {
+        Self {
+            stage: stage.into(),
+            connections,
+            position: Mutex::default(),
+            consumer: Mutex::default(),
+            producers: Mutex::default(),
+            staged: Mutex::default(),
+            room: Arc::default(),
+        }
     }
 
     /// Where the next [`subscribe`](Self::subscribe) goes on. Called by the runner before each `open` of the plugin.
-    pub fn set_position(&self, _position: &Position) {}
+    pub fn set_position(&self, position: &Position) {
+        *lock(&self.position) = position.clone();
+    }
 
     /// Subscribes. With the subscription it has, the consumer goes on from the position set: partitions that were read
-    /// further are rewound to it.
+    /// further are rewound to it. A new subscription closes the consumer of the old one first.
     ///
     /// # Errors
     /// `Fatal` for a connection that is not granted or an option that is wrong.
-    pub fn subscribe(&self, _subscription: Subscription) -> Result<(), Failure> {
-        Err(self.not_yet())
+    pub async fn subscribe(&self, subscription: Subscription) -> Result<(), Failure> {
+        let connection = self.connection(&subscription.connection)?.clone();
+        let position = lock(&self.position).clone();
+        let before = lock(&self.consumer).take();
+        if let Some(consumer) = before {
+            if consumer.subscription == subscription {
+                consumer.rewind(&position);
+                *lock(&self.consumer) = Some(consumer);
+                return Ok(());
+            }
+            consumer.close(Instant::now() + RESUBSCRIBE).await;
+        }
+        let client = connection.consumer(&self.stage, &subscription.group)?;
+        let consumer = Consumer::start(client, subscription, position)?;
+        *lock(&self.consumer) = Some(Arc::new(consumer));
+        Ok(())
     }
 
     /// Brings up to `max_events` records and about `max_bytes` bytes, waiting at most `wait` for the first of them.
     ///
+    /// Cancel: nothing is lost; a batch is handed out only when the future is done.
+    ///
     /// # Errors
     /// `Retry` for what may pass, `Fatal` for refused credentials and the like.
-    pub async fn poll(&self, _max_events: u32, _max_bytes: u32, _wait: Duration) -> Result<Fetch, Failure> {
-        Err(self.not_yet())
+    pub async fn poll(&self, max_events: u32, max_bytes: u32, wait: Duration) -> Result<Fetch, Failure> {
+        let consumer = lock(&self.consumer).clone();
+        let consumer = consumer.ok_or_else(|| Failure::Fatal("poll without a subscription".into()))?;
+        consumer.poll(max_events as usize, max_bytes as usize, wait).await
     }
 
     pub fn has_consumer(&self) -> bool {
-        false
+        lock(&self.consumer).is_some()
     }
 
     /// Makes a waiting `poll`, or else the next one, answer `Idle` at once.
-    pub fn interrupt(&self) {}
+    pub fn interrupt(&self) {
+        if let Some(consumer) = &*lock(&self.consumer) {
+            consumer.interrupt();
+        }
+    }
 
     /// These positions are settled: their offsets are committed to the group within a quarter of a second, in bulk.
-    pub fn settled(&self, _parts: &[Part]) {}
+    pub fn settled(&self, parts: &[Part]) {
+        if let Some(consumer) = &*lock(&self.consumer) {
+            consumer.settled(parts);
+        }
+    }
 
+    /// Starts the stage's producer on a connection, where it has none or has lost it.
+    ///
     /// # Errors
-    /// `Fatal` for a connection that is not granted.
-    pub fn open_producer(&self, _connection: &str) -> Result<(), Failure> {
-        Err(self.not_yet())
+    /// `Fatal` for a connection that is not granted or an option that is wrong.
+    pub fn open_producer(&self, connection: &str) -> Result<(), Failure> {
+        self.producer(connection).map(|_| ())
     }
 
     /// Adds every event to the current delivery, but for the rows it answers: those can never become records. Nothing
     /// leaves before [`send_staged`](Self::send_staged).
     ///
     /// # Errors
-    /// `Fatal` for a connection that is not granted; `Retry` while a lost producer is not rebuilt.
+    /// `Fatal` for a connection that is not granted or an option that is wrong.
     pub fn stage_send(
         &self,
-        _connection: &str,
-        _batch: &Batch,
-        _options: &SendOptions,
+        connection: &str,
+        batch: &Batch,
+        options: &SendOptions,
     ) -> Result<Vec<(u32, String)>, Failure> {
-        Err(self.not_yet())
+        let producer = self.producer(connection)?;
+        let max_bytes = self.connection(connection)?.record_bytes();
+        let (records, refused) = Records::new(batch, options, max_bytes);
+        lock(&self.staged).push(Staged { producer, records: Arc::new(records) });
+        Ok(refused)
     }
 
     /// Forgets what is staged: the call that staged it has failed.
-    pub fn discard_staged(&self) {}
+    pub fn discard_staged(&self) {
+        lock(&self.staged).clear();
+    }
 
     pub fn has_staged(&self) -> bool {
-        false
+        !lock(&self.staged).is_empty()
     }
 
     /// Hands all staged records to the producers, in order.
     pub fn send_staged(&self) -> InFlight {
-        InFlight {}
+        let staged = std::mem::take(&mut *lock(&self.staged));
+        InFlight::new(staged.into_iter().map(|staged| staged.producer.send(staged.records)).collect())
     }
 
     /// Waits until there is room for more records in flight. Awaited before more is taken from the channel.
-    pub async fn room(&self) {}
+    pub async fn room(&self) {
+        self.room.wait().await;
+    }
+
+    /// Commits, leaves the group and gives up the producers; what is in flight has been awaited before.
+    pub(super) async fn close(&self, deadline: Instant) {
+        self.discard_staged();
+        lock(&self.producers).clear();
+        let consumer = lock(&self.consumer).take();
+        if let Some(consumer) = consumer {
+            consumer.close(deadline).await;
+        }
+    }
+
+    fn connection(&self, name: &str) -> Result<&Arc<Connection>, Failure> {
+        self.connections.get(name).ok_or_else(|| {
+            Failure::Fatal(format!(
+                "connection `{name}` is not granted: add allow = {{ kafka = [\"{name}\"] }} to stage `{}`",
+                self.stage
+            ))
+        })
+    }
+
+    /// The stage's producer: the one it has, or a new one where that is lost or through with its suspects.
+    fn producer(&self, name: &str) -> Result<Arc<Producer>, Failure> {
+        let connection = self.connection(name)?;
+        let mut producers = lock(&self.producers);
+        let packing = match producers.get(name) {
+            Some(producer) => match producer.lost() {
+                Some(loss) => loss.packing,
+                None if producer.is_through() => Packing::Together,
+                None => return Ok(producer.clone()),
+            },
+            None => Packing::Together,
+        };
+        let client = connection.producer(&self.stage, packing)?;
+        let producer = Producer::start(name, client, packing, &self.room);
+        let producer =
+            producer.map_err(|error| super::verdict::retry(format!("no thread for a Kafka producer: {error}")))?;
+        let producer = Arc::new(producer);
+        producers.insert(connection.name().clone(), producer.clone());
+        Ok(producer)
+    }
+}
+
+/// Limit: what leaving a group for another subscription may take.
+const RESUBSCRIBE: Duration = Duration::from_secs(10);
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

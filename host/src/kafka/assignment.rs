@@ -1,0 +1,308 @@
+//! The partitions a consumer reads: what was handed out, what is settled, what is committed, and where the end is.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::client::{Code, Messages, PartitionQueue, TopicOffset};
+use super::fetch::Columns;
+use crate::event::Batch;
+use crate::position::{Part, Position};
+
+/// The key of a partition's part in a position: `topic/partition`. A topic's name holds no `/`.
+pub(super) fn part_key(topic: &str, partition: i32) -> Bytes {
+    format!("{topic}/{partition}").into()
+}
+
+/// The value of a partition's part: the next offset to read, in decimal.
+pub(super) fn part_value(offset: i64) -> Bytes {
+    offset.to_string().into()
+}
+
+pub(super) fn part_offset(value: &[u8]) -> Option<i64> {
+    std::str::from_utf8(value).ok()?.parse().ok()
+}
+
+/// A partition being read.
+///
+/// Invariant: `committed <= settled <= next`, as far as they are known.
+pub(super) struct Partition {
+    pub(super) topic: Arc<str>,
+    pub(super) number: i32,
+    key: Bytes,
+    queue: PartitionQueue,
+    /// Read from librdkafka and not handed out.
+    waiting: Messages,
+    /// Where it was assigned to start; nothing when only the broker knows (the beginning, the end).
+    start: Option<i64>,
+    /// Behind the last record handed out.
+    next: Option<i64>,
+    /// Behind the last record settled.
+    settled: Option<i64>,
+    /// Behind the last record that the group has been told of, and what was asked of it last.
+    committed: Option<i64>,
+    /// Behind the newest record when it was assigned; nothing when the leader did not say: then its end is where an
+    /// end is reported.
+    end: Option<i64>,
+    at_end: bool,
+    /// Nothing more is handed out: it is being revoked or rewound.
+    held: bool,
+}
+
+/// A partition as the group or the pipeline file gives it, and what was found out about it.
+pub(super) struct NewPartition {
+    pub(super) topic: Arc<str>,
+    pub(super) number: i32,
+    pub(super) queue: PartitionQueue,
+    pub(super) start: Option<i64>,
+    pub(super) committed: Option<i64>,
+    pub(super) end: Option<i64>,
+}
+
+/// What one read of the queues brought.
+pub(super) struct Gathered {
+    pub(super) batch: Batch,
+    pub(super) position: Vec<Part>,
+}
+
+/// Something in a partition's queue that is no record.
+pub(super) struct PartitionError {
+    pub(super) topic: Arc<str>,
+    pub(super) number: i32,
+    pub(super) code: Code,
+    pub(super) text: String,
+}
+
+/// A new member is given nothing before the others have given back: only after this has it really nothing to read.
+const FIRST_PARTITIONS: Duration = Duration::from_secs(15);
+
+/// All partitions of a consumer.
+#[derive(Default)]
+pub(super) struct Assignment {
+    partitions: Vec<Partition>,
+    /// Whose turn it is: each fetch begins with another partition, so none waits for a busy one.
+    turn: usize,
+    /// Since when the group, or the pipeline file, has given partitions; it may have given none.
+    given: Option<Instant>,
+    said_end: bool,
+}
+
+impl Assignment {
+    pub(super) fn add(&mut self, new: NewPartition) {
+        let at_end = match (new.start, new.end) {
+            (Some(start), Some(end)) => start >= end,
+            _ => false,
+        };
+        self.partitions.push(Partition {
+            key: part_key(&new.topic, new.number),
+            topic: new.topic,
+            number: new.number,
+            queue: new.queue,
+            waiting: Messages::default(),
+            start: new.start,
+            next: new.start,
+            settled: None,
+            committed: new.committed,
+            end: new.end,
+            at_end,
+            held: false,
+        });
+    }
+
+    /// The group, or the pipeline file, has said which partitions are ours.
+    pub(super) fn set_given(&mut self) {
+        self.given.get_or_insert_with(Instant::now);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.partitions.is_empty()
+    }
+
+    /// Takes partitions out, with what was read of them and not handed out.
+    pub(super) fn remove(&mut self, revoked: &[TopicOffset]) {
+        self.partitions.retain(|partition| !partition.is_among(revoked));
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.partitions.clear();
+    }
+
+    /// Whether this partition is still read.
+    pub(super) fn holds(&self, one: &TopicOffset) -> bool {
+        self.partitions.iter().any(|partition| partition.is_among(std::slice::from_ref(one)))
+    }
+
+    /// Hands out nothing more of these partitions.
+    pub(super) fn hold(&mut self, revoked: &[TopicOffset]) {
+        for partition in self.partitions.iter_mut().filter(|partition| partition.is_among(revoked)) {
+            partition.held = true;
+            partition.waiting.clear();
+        }
+    }
+
+    /// Whether everything handed out of these partitions is settled.
+    pub(super) fn is_settled(&self, revoked: &[TopicOffset]) -> bool {
+        let mut revoked = self.partitions.iter().filter(|partition| partition.is_among(revoked));
+        revoked.all(|partition| partition.next == partition.start || partition.settled >= partition.next)
+    }
+
+    /// Reads up to `max_records` and about `max_bytes`, in turn over the partitions. A record larger than `max_bytes` comes
+    /// alone.
+    pub(super) fn gather(&mut self, max_records: usize, max_bytes: usize) -> Result<Option<Gathered>, PartitionError> {
+        let count = self.partitions.len();
+        let mut columns = Columns::default();
+        let mut position = Vec::new();
+        for step in 0..count {
+            let partition = &mut self.partitions[(self.turn + step) % count];
+            if partition.held {
+                continue;
+            }
+            let before = columns.len();
+            let error = partition.gather(&mut columns, max_records, max_bytes).err();
+            if columns.len() > before {
+                let next = partition.next.expect("a record was handed out");
+                position.push(Part { key: partition.key.clone(), value: Some(part_value(next)) });
+            }
+            match error {
+                // What came before it is handed out first; the error is still at the head of the queue.
+                Some(error) if columns.len() == 0 => {
+                    partition.waiting.pop();
+                    return Err(error);
+                }
+                Some(_) => break,
+                None if columns.len() >= max_records || columns.bytes() >= max_bytes => break,
+                None => {}
+            }
+        }
+        self.turn = self.turn.wrapping_add(1) % count.max(1);
+        Ok((columns.len() > 0).then(|| Gathered { batch: columns.finish(), position }))
+    }
+
+    /// True once, when every partition has been read to the end it had when it was assigned.
+    pub(super) fn reaches_end(&mut self) -> bool {
+        let Some(given) = self.given else { return false };
+        let is_due = !self.is_empty() || given.elapsed() >= FIRST_PARTITIONS;
+        let reached = is_due && !self.said_end && self.partitions.iter().all(|partition| partition.at_end);
+        self.said_end |= reached;
+        reached
+    }
+
+    /// Takes note of what is settled. True when there is something new to commit.
+    pub(super) fn settle(&mut self, parts: &[Part]) -> bool {
+        let mut changed = false;
+        for part in parts {
+            let Some(offset) = part.value.as_deref().and_then(part_offset) else { continue };
+            let Some(partition) = self.partitions.iter_mut().find(|partition| partition.key == part.key) else {
+                continue;
+            };
+            // A settlement of an earlier time of ours with this partition says nothing about this one.
+            if Some(offset) <= partition.next && Some(offset) > partition.settled && partition.start <= Some(offset) {
+                partition.settled = Some(offset);
+                changed = true;
+            }
+        }
+        changed
+    }
+
+    /// What is settled and not committed, of these partitions or of all; from here on it counts as committed.
+    pub(super) fn to_commit(&mut self, only: Option<&[TopicOffset]>) -> Vec<TopicOffset> {
+        let wanted = |partition: &&mut Partition| only.is_none_or(|only| partition.is_among(only));
+        let mut offsets = Vec::new();
+        for partition in self.partitions.iter_mut().filter(wanted) {
+            if let Some(settled) = partition.settled
+                && partition.settled > partition.committed
+            {
+                partition.committed = Some(settled);
+                offsets.push(TopicOffset::new(&*partition.topic, partition.number, settled));
+            }
+        }
+        offsets
+    }
+
+    /// A commit failed: what it said has to be said again.
+    pub(super) fn forget_commit(&mut self, offsets: &[TopicOffset]) {
+        for partition in self.partitions.iter_mut().filter(|partition| partition.is_among(offsets)) {
+            partition.committed = None;
+        }
+    }
+
+    /// Prepares to go on from `position`: holds the partitions that were read further, and says where to seek.
+    pub(super) fn rewind(&mut self, position: &Position) -> Vec<TopicOffset> {
+        let mut seeks = Vec::new();
+        for partition in &mut self.partitions {
+            let stored = position.get(&partition.key).and_then(|value| part_offset(value));
+            let target = stored.max(partition.start);
+            if let (Some(target), Some(next)) = (target, partition.next)
+                && target < next
+            {
+                partition.held = true;
+                partition.waiting.clear();
+                partition.next = Some(target);
+                partition.at_end = partition.end.is_some_and(|end| target >= end);
+                seeks.push(TopicOffset::new(&*partition.topic, partition.number, target));
+            }
+        }
+        seeks
+    }
+
+    /// Goes on reading partitions that were held to be rewound.
+    pub(super) fn release(&mut self, rewound: &[TopicOffset]) {
+        for partition in self.partitions.iter_mut().filter(|partition| partition.is_among(rewound)) {
+            partition.held = false;
+        }
+    }
+}
+
+impl Partition {
+    fn is_among(&self, offsets: &[TopicOffset]) -> bool {
+        offsets.iter().any(|one| one.partition == self.number && one.topic == *self.topic)
+    }
+
+    /// Moves records into the columns until they are full or there are no more.
+    fn gather(&mut self, columns: &mut Columns, max_records: usize, max_bytes: usize) -> Result<(), PartitionError> {
+        while columns.len() < max_records && (columns.bytes() < max_bytes || columns.len() == 0) {
+            let Some(message) = self.waiting.front() else {
+                if !self.queue.is_ready() {
+                    return Ok(());
+                }
+                self.queue.read(&mut self.waiting, max_records - columns.len());
+                if self.waiting.front().is_none() {
+                    return Ok(());
+                }
+                continue;
+            };
+            match message.code() {
+                Code::OK => {
+                    let next = message.offset() + 1;
+                    columns.push(&self.topic, self.number, message);
+                    // The beginning, or the end, has turned out to be here.
+                    self.start.get_or_insert(message.offset());
+                    self.next = Some(next);
+                    self.at_end |= self.end.is_some_and(|end| next >= end);
+                }
+                // The end is where the consumer stands, not behind the last record seen: transactions end in records
+                // that nobody is shown.
+                Code::END => self.at_end = true,
+                code => {
+                    let (topic, number) = (self.topic.clone(), self.number);
+                    return Err(PartitionError { topic, number, code, text: message.error_text() });
+                }
+            }
+            self.waiting.pop();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_names_its_partition_and_the_next_offset() {
+        assert_eq!(part_key("orders", 12), "orders/12");
+        assert_eq!(part_offset(&part_value(77)), Some(77));
+        assert_eq!(part_offset(b"soon"), None);
+    }
+}

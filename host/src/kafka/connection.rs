@@ -1,0 +1,96 @@
+//! One `[kafka.NAME]`: the options of its clients, and its broker where that is embedded.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::client::{Client, EmbeddedBroker, Role};
+use super::producer::Packing;
+use super::{KafkaError, options};
+use crate::config::pipeline::KafkaConnection;
+use crate::plugin::Failure;
+
+/// A connection of a pipeline, from which stages make their clients.
+pub(super) struct Connection {
+    name: Arc<str>,
+    pipeline: Arc<str>,
+    instance: Arc<str>,
+    spec: KafkaConnection,
+    embedded: Option<Arc<EmbeddedBroker>>,
+    /// Given to every client, so that the pipeline knows when all are gone.
+    clients: mpsc::WeakSender<()>,
+}
+
+impl Connection {
+    /// # Errors
+    /// For an embedded broker that cannot start.
+    pub(super) fn new(
+        name: &str,
+        pipeline: &Arc<str>,
+        instance: &Arc<str>,
+        spec: &KafkaConnection,
+        clients: mpsc::WeakSender<()>,
+    ) -> Result<Self, KafkaError> {
+        let embedded = spec.embedded.then(|| start_embedded(name)).transpose()?.map(Arc::new);
+        let (pipeline, instance) = (pipeline.clone(), instance.clone());
+        Ok(Self { name: name.into(), pipeline, instance, spec: spec.clone(), embedded, clients })
+    }
+
+    pub(super) fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    #[cfg(test)]
+    pub(super) fn broker(&self) -> &Arc<EmbeddedBroker> {
+        self.embedded.as_ref().expect("tests embed their broker")
+    }
+
+    /// The largest record that producers take, key and headers included.
+    pub(super) fn record_bytes(&self) -> usize {
+        options::record_bytes(&self.spec)
+    }
+
+    pub(super) fn producer(&self, stage: &str, packing: Packing) -> Result<Client, Failure> {
+        let alone = [("batch.num.messages", "1"), ("linger.ms", "0")];
+        self.client(stage, Role::Producer, if packing == Packing::Together { &[] } else { &alone })
+    }
+
+    pub(super) fn consumer(&self, stage: &str, group: &str) -> Result<Client, Failure> {
+        let member = format!("{}.{stage}", self.instance);
+        let mut extra = vec![("group.id", group)];
+        // The embedded group ends with the process; nobody comes back to it.
+        if self.embedded.is_none() {
+            extra.push(("group.instance.id", &member));
+        }
+        self.client(stage, Role::Consumer, &extra)
+    }
+
+    fn client(&self, stage: &str, role: Role, extra: &[(&str, &str)]) -> Result<Client, Failure> {
+        let servers = self.embedded.as_ref().map(|broker| broker.servers());
+        let id = format!("wasmflow.{}.{stage}", self.pipeline);
+        let mut all = Vec::new();
+        if !self.spec.options.contains_key("client.id") {
+            all.push(("client.id", id.as_str()));
+        }
+        all.extend_from_slice(extra);
+        let config = options::client_config(&self.name, &self.spec, role, servers.as_deref(), &all)
+            .map_err(|error| Failure::Fatal(error.to_string()))?;
+        let clients = self.clients.upgrade().ok_or_else(|| Failure::Fatal("the pipeline is stopping".into()))?;
+        // The embedded broker goes after the last client that talks to it.
+        let alive = Arc::new((clients, self.embedded.clone()));
+        Client::start(role, config, alive)
+            .map_err(|reason| Failure::Fatal(format!("connection `{}`: {reason}", self.name)))
+    }
+}
+
+fn start_embedded(name: &str) -> Result<EmbeddedBroker, KafkaError> {
+    let broker =
+        EmbeddedBroker::start().map_err(|reason| KafkaError::Embedded { connection: name.to_owned(), reason })?;
+    tracing::warn!(
+        connection = name,
+        servers = broker.servers(),
+        "embedded Kafka broker: for trying things out and for tests. It keeps the newest 5 MB or 100,000 records of a partition, \
+         in memory, and nothing once this process ends; use a real broker for everything else"
+    );
+    Ok(broker)
+}

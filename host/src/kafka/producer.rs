@@ -1,0 +1,327 @@
+//! One producer: batches become records, delivery reports become answers.
+//!
+//! Order is kept for each partition by the idempotent client. What the host adds: a record refused for good leaves its
+//! neighbours alone, and a client that has lost a record is given up as a whole, since nothing may overtake that record.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::client::{Client, Code, Event, Headers, RecordBatch, RecordToSend, Report, Topic, send_one};
+use super::in_flight::{Answer, Delivery, Room};
+use super::records::{ColumnCursor, Records, is_null};
+use super::verdict::{self, Verdict, retry};
+use crate::plugin::Failure;
+
+/// How long the reports' thread sleeps when nothing happens. A report wakes it; this is only for a wake-up that got lost.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// How a producer packs records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Packing {
+    /// As many in a request as fit.
+    Together,
+    /// One by one, for this many records: the broker has refused a batch without saying which of its records is wrong.
+    Alone { records: usize },
+}
+
+/// A client that sends records, with the thread that takes its reports.
+pub(super) struct Producer {
+    shared: Arc<Shared>,
+    pub(super) packing: Packing,
+}
+
+struct Shared {
+    connection: Arc<str>,
+    client: Client,
+    topics: Mutex<HashMap<Arc<str>, Arc<Topic>>>,
+    /// Kept from one delivery to the next for its memory.
+    batch: Mutex<RecordBatch>,
+    pending: Mutex<Pending>,
+    room: Arc<Room>,
+    alone: bool,
+    delivered: AtomicUsize,
+    stopping: AtomicBool,
+}
+
+#[derive(Default)]
+struct Pending {
+    next: u32,
+    deliveries: HashMap<u32, Delivery>,
+    lost: Option<Loss>,
+}
+
+/// Why a producer was given up, and how the next one packs.
+#[derive(Debug, Clone)]
+pub(super) struct Loss {
+    pub(super) failure: Failure,
+    pub(super) packing: Packing,
+}
+
+impl Producer {
+    /// # Errors
+    /// When the machine has no thread to give.
+    pub(super) fn start(
+        connection: &str,
+        client: Client,
+        packing: Packing,
+        room: &Arc<Room>,
+    ) -> Result<Self, std::io::Error> {
+        let shared = Arc::new(Shared {
+            connection: connection.into(),
+            client,
+            topics: Mutex::default(),
+            batch: Mutex::default(),
+            pending: Mutex::default(),
+            room: room.clone(),
+            alone: packing != Packing::Together,
+            delivered: AtomicUsize::new(0),
+            stopping: AtomicBool::new(false),
+        });
+        let reporter = shared.clone();
+        std::thread::Builder::new().name("kafka-reports".into()).spawn(move || reporter.take_reports())?;
+        Ok(Self { shared, packing })
+    }
+
+    /// Why this producer sends nothing any more, if it does not.
+    pub(super) fn lost(&self) -> Option<Loss> {
+        self.shared.pending().lost.clone()
+    }
+
+    /// Whether records may travel together again: those that were suspected have been dealt with, and nothing is in flight.
+    pub(super) fn is_through(&self) -> bool {
+        match self.packing {
+            Packing::Together => false,
+            Packing::Alone { records } => {
+                self.shared.delivered.load(Ordering::Acquire) >= records && self.shared.pending().deliveries.is_empty()
+            }
+        }
+    }
+
+    /// Hands records over, in order behind all that were before.
+    pub(super) fn send(&self, records: Arc<Records>) -> oneshot::Receiver<Answer> {
+        let (delivery, answer) = Delivery::new(records.clone(), &self.shared.room);
+        let number = {
+            let mut pending = self.shared.pending();
+            if let Some(loss) = &pending.lost {
+                delivery.lose(loss.failure.clone());
+                return answer;
+            }
+            if delivery.is_done() {
+                delivery.finish();
+                return answer;
+            }
+            let number = pending.next;
+            pending.next = number.wrapping_add(1);
+            pending.deliveries.insert(number, delivery);
+            number
+        };
+        let mut refused = Vec::new();
+        if let Err(failure) = self.shared.hand_over(&records, number, &mut refused) {
+            self.shared.lose(failure, Packing::Together);
+        }
+        self.shared.report(&refused);
+        answer
+    }
+}
+
+impl Drop for Producer {
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::Release);
+        self.shared.client.wake();
+    }
+}
+
+impl Shared {
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_reports(&self) {
+        let mut reports = Vec::new();
+        while !self.stopping.load(Ordering::Acquire) {
+            match self.client.poll(IDLE, &mut reports) {
+                Some(Event::Reports) => {
+                    self.report(&reports);
+                    reports.clear();
+                }
+                Some(Event::Error(error)) => {
+                    if let Some(failure) = verdict::of_client(&self.connection, &error) {
+                        tracing::warn!(connection = %self.connection, reason = %failure, "producer is given up");
+                        self.lose(failure, Packing::Together);
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.lose(retry("the producer was closed".into()), Packing::Together);
+    }
+
+    /// Takes the brokers' word on records.
+    fn report(&self, reports: &[Report]) {
+        let mut done = Vec::new();
+        let mut loss = None;
+        let mut pending = self.pending();
+        // Reports of one delivery mostly come together and mostly say yes: then they are only counted.
+        for run in reports.chunk_by(|left, right| left.code == right.code && delivery_of(left) == delivery_of(right)) {
+            let number = delivery_of(&run[0]);
+            // A delivery that was answered already: its producer is lost.
+            let Some(delivery) = pending.deliveries.get_mut(&number) else { continue };
+            match self.judge(delivery, run) {
+                Ok(true) => done.extend(pending.deliveries.remove(&number)),
+                Ok(false) => {}
+                Err((failure, packing)) => loss = loss.or(Some((failure, packing))),
+            }
+        }
+        let in_flight = self.room.records();
+        drop(pending);
+        done.into_iter().for_each(Delivery::finish);
+        if let Some((failure, alone)) = loss {
+            self.lose(failure, if alone { Packing::Alone { records: in_flight } } else { Packing::Together });
+        }
+    }
+
+    /// Whether the delivery is done; or why the producer is lost, and whether records must travel alone from now on.
+    fn judge(&self, delivery: &mut Delivery, run: &[Report]) -> Result<bool, (Failure, bool)> {
+        if run[0].code == Code::OK {
+            self.delivered.fetch_add(run.len(), Ordering::AcqRel);
+            return Ok(delivery.acknowledged(run.len()));
+        }
+        for report in run {
+            let index = record_of(report);
+            match verdict::of_record(report.code, delivery.topic(index), self.alone) {
+                Verdict::Delivered => unreachable!("asked only about errors"),
+                Verdict::Refused(reason) => {
+                    self.delivered.fetch_add(1, Ordering::AcqRel);
+                    delivery.refuse(index, reason);
+                }
+                Verdict::OneOfMany(reason) => return Err((retry(reason), true)),
+                Verdict::Lost(failure) => return Err((failure, false)),
+            }
+        }
+        Ok(delivery.is_done())
+    }
+
+    /// Gives the client up: answers everything in flight, and sends nothing more.
+    fn lose(&self, failure: Failure, packing: Packing) {
+        let mut pending = self.pending();
+        if pending.lost.is_some() {
+            return;
+        }
+        pending.lost = Some(Loss { failure: failure.clone(), packing });
+        let deliveries = std::mem::take(&mut pending.deliveries);
+        drop(pending);
+        self.client.purge();
+        let unreported: Vec<_> = deliveries.into_values().map(|delivery| delivery.lose(failure.clone())).collect();
+        self.client.keep_until_gone(unreported);
+    }
+
+    fn topic(&self, name: &Arc<str>) -> Result<Arc<Topic>, Failure> {
+        let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(topic) = topics.get(name) {
+            return Ok(topic.clone());
+        }
+        let topic = Topic::new(&self.client, name).map_err(|error| retry(format!("topic `{name}`: {error}")))?;
+        let topic = Arc::new(topic);
+        topics.insert(name.clone(), topic.clone());
+        Ok(topic)
+    }
+
+    /// Adds a report for each record that librdkafka did not take.
+    fn hand_over(&self, records: &Records, number: u32, refused: &mut Vec<Report>) -> Result<(), Failure> {
+        let topics: Vec<_> = records.topics.iter().map(|name| self.topic(name)).collect::<Result<_, _>>()?;
+        if records.are_plain() {
+            self.hand_over_together(records, &topics, number, refused);
+        } else {
+            self.hand_over_singly(records, &topics, number, refused);
+        }
+        Ok(())
+    }
+
+    fn hand_over_together(&self, records: &Records, topics: &[Arc<Topic>], number: u32, refused: &mut Vec<Report>) {
+        let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rows = RecordCursor::new(records, number);
+        for (topic_number, topic) in topics.iter().enumerate() {
+            for index in 0..records.rows.len() {
+                let is_here = records.topic_of.as_ref().is_none_or(|topic_of| topic_of[index] as usize == topic_number);
+                if is_here {
+                    batch.push(rows.record(index));
+                }
+            }
+            // SAFETY: the values lie in `records.batch`. The delivery that holds it is in `pending` until all reports have
+            // come, and then, or when the producer is lost, until the client is gone.
+            unsafe { batch.send(topic, refused) };
+            rows.rewind();
+        }
+    }
+
+    fn hand_over_singly(&self, records: &Records, topics: &[Arc<Topic>], number: u32, refused: &mut Vec<Report>) {
+        let mut rows = RecordCursor::new(records, number);
+        for index in 0..records.rows.len() {
+            let topic = &topics[records.topic_of.as_ref().map_or(0, |topic_of| topic_of[index] as usize)];
+            let record = rows.record(index);
+            let timestamp = records.timestamps.as_ref().and_then(|timestamps| timestamps[index]);
+            let headers = headers_of(records, records.rows[index] as usize);
+            // SAFETY: as in `hand_over_together`.
+            if let Err(error) = unsafe { send_one(topic, record, timestamp, headers) } {
+                refused.push(Report { tag: record.tag, code: error.code });
+            }
+        }
+    }
+}
+
+fn headers_of(records: &Records, row: usize) -> Option<Headers> {
+    if records.headers.is_empty() && records.untouched.is_none() {
+        return None;
+    }
+    let mut headers = Headers::with_capacity(records.headers.len());
+    for header in records.untouched.iter().flat_map(|untouched| untouched.row(row)) {
+        headers.push(&header.name, header.value.as_deref());
+    }
+    for (name, column) in &records.headers {
+        if let Some(value) = column.get(row) {
+            headers.push(name, Some(&value));
+        }
+    }
+    Some(headers)
+}
+
+/// Makes records of rows, in rising order.
+struct RecordCursor<'r> {
+    records: &'r Records,
+    delivery: u64,
+    keys: ColumnCursor<'r>,
+}
+
+impl<'r> RecordCursor<'r> {
+    fn new(records: &'r Records, number: u32) -> Self {
+        let keys = ColumnCursor::new(records.keys.as_ref());
+        Self { records, delivery: u64::from(number) << 32, keys }
+    }
+
+    fn rewind(&mut self) {
+        self.keys = ColumnCursor::new(self.records.keys.as_ref());
+    }
+
+    fn record(&mut self, index: usize) -> RecordToSend<'r> {
+        let records = self.records;
+        let row = records.rows[index] as usize;
+        RecordToSend {
+            value: (!is_null(records.nulls.as_ref(), row)).then(|| records.batch.bodies().get(row)),
+            key: self.keys.get(row),
+            partition: records.partitions.as_ref().and_then(|partitions| partitions[index]),
+            tag: self.delivery | index as u64,
+        }
+    }
+}
+
+fn delivery_of(report: &Report) -> u32 {
+    (report.tag >> 32) as u32
+}
+
+fn record_of(report: &Report) -> usize {
+    report.tag as u32 as usize
+}
