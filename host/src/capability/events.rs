@@ -225,6 +225,21 @@ fn reject(batch: &mut Batch, rejections: Vec<RejectionIn>) -> Result<(), String>
     Ok(())
 }
 
+/// Refuses rows of a lent batch on the guest's behalf, as `reject` would. Of a batch of the guest's own nothing can be a dead
+/// letter: the answer is then why the call has to fail.
+pub fn refuse(
+    host: &mut impl Host,
+    handle: &Resource<Batch>,
+    rows: Vec<(u32, String)>,
+) -> wasmtime::Result<Result<(), String>> {
+    let batch = host.batches().0.get_mut(handle)?;
+    if batch.charge.is_some() {
+        let (row, reason) = rows.into_iter().next().unwrap_or_default();
+        return Ok(Err(format!("event {row}: {reason}")));
+    }
+    Ok(reject(batch, rows.into_iter().map(|(row, reason)| RejectionIn { row, reason }).collect()))
+}
+
 fn shortened(mut reason: String) -> String {
     if reason.len() > MAX_REASON_BYTES {
         reason.truncate(reason.floor_char_boundary(MAX_REASON_BYTES));

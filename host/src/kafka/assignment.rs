@@ -206,7 +206,7 @@ impl Assignment {
     }
 
     /// What is settled and not committed, of these partitions or of all; from here on it counts as committed.
-    pub(super) fn to_commit(&mut self, only: Option<&[TopicOffset]>) -> Vec<TopicOffset> {
+    pub(super) fn take_commit(&mut self, only: Option<&[TopicOffset]>) -> Vec<TopicOffset> {
         let wanted = |partition: &&mut Partition| only.is_none_or(|only| partition.is_among(only));
         let mut offsets = Vec::new();
         for partition in self.partitions.iter_mut().filter(wanted) {

@@ -252,7 +252,7 @@ impl Shared {
             return left;
         }
         state.unsaid = false;
-        let offsets = state.assignment.to_commit(None);
+        let offsets = state.assignment.take_commit(None);
         drop(state);
         *last = Some(Instant::now());
         if !offsets.is_empty()
@@ -410,7 +410,7 @@ impl Shared {
             let step = left.min(Duration::from_millis(200));
             state = self.settled.wait_timeout(state, step).unwrap_or_else(PoisonError::into_inner).0;
         }
-        let offsets = state.assignment.to_commit(Some(partitions));
+        let offsets = state.assignment.take_commit(Some(partitions));
         drop(state);
         if !self.client.assignment_lost() {
             self.commit_now(&offsets, Instant::now() + ANSWER_WAIT);
@@ -435,7 +435,7 @@ impl Shared {
         let deadline = self.state().closing.unwrap_or_else(Instant::now);
         // The commit gets half of what is left, so that leaving the group has its share.
         let half = deadline.saturating_duration_since(Instant::now()) / 2;
-        let offsets = self.state().assignment.to_commit(None);
+        let offsets = self.state().assignment.take_commit(None);
         self.commit_now(&offsets, Instant::now() + half);
         // Records hold memory of the client: they go before it does.
         self.state().assignment.clear();

@@ -22,6 +22,7 @@ wasmtime::component::bindgen!({
     world: "wasmflow:host/every-kind",
     imports: {
         "wasmflow:plugin/kafka.[method]consumer.poll": async | trappable,
+        "wasmflow:plugin/kafka.[static]consumer.subscribe": async | trappable,
         default: trappable,
     },
     exports: { default: async },
