@@ -361,13 +361,12 @@ impl SourceRunner {
 
     /// Waits for the settlement of what was put, unless the agent gives up on it.
     async fn settle_the_rest(&mut self) {
-        loop {
-            if self.settle().await.is_err() || self.unsettled.is_empty() {
-                break;
-            }
+        let mut abandoned = false;
+        while self.settle().await.is_ok() && !self.unsettled.is_empty() && !abandoned {
             tokio::select! {
                 () = self.settled.notified() => {}
-                () = self.stop.abandoned() => break,
+                // The last settlements may have come just before: they are looked for once more.
+                () = self.stop.abandoned() => abandoned = true,
             }
         }
         if !self.unsettled.is_empty() {
