@@ -9,7 +9,7 @@ use wasmflow_sdk::log::Level;
 use crate::bookmark::Bookmark;
 use crate::file::TailedFile;
 use crate::scan::{Found, Scan};
-use crate::tail::{STARTED, Tail};
+use crate::tail::Tail;
 
 /// How long a file without a name is held open in silence: whoever still writes to it has this long.
 const CLOSE_AFTER: Duration = Duration::from_secs(60);
@@ -33,7 +33,7 @@ impl Tail {
         }
         self.note_lost(&names, &scan, now);
         if std::mem::take(&mut self.first_scan) && self.options.start_at_end {
-            self.changes.push((STARTED.to_vec(), Some(b"1".to_vec())));
+            self.changes.starting_at_end();
         }
     }
 
@@ -58,7 +58,7 @@ impl Tail {
         if renamed {
             file.rename(&found.path);
             if file.bookmark.offset > 0 {
-                self.moved.insert(found.identity);
+                self.changes.found(found.identity);
             }
         }
         if std::mem::take(&mut file.restored) || renamed {
@@ -73,7 +73,7 @@ impl Tail {
             TailedFile::new(found.identity, bookmark.unwrap_or_else(|| Bookmark::new(found.path.clone())), now);
         if self.first_scan && self.options.start_at_end {
             match file.skip_to_end(&self.disk) {
-                Ok(()) => _ = self.moved.insert(found.identity),
+                Ok(()) => self.changes.found(found.identity),
                 Err(error) => {
                     let line = format!("cannot find the end of `{}`: {error}; it is read from its start", found.path);
                     self.journal.say(Level::Warn, line);
@@ -101,8 +101,8 @@ impl Tail {
         let file = self.files.get(&before).filter(|file| file.has_bytes_of(&self.disk, &found.path))?;
         let bookmark = file.bookmark.clone();
         self.files.remove(&before);
-        self.changes.push((before.to_string().into_bytes(), None));
-        self.moved.insert(found.identity);
+        self.changes.found(before);
+        self.changes.found(found.identity);
         self.journal
             .say(Level::Info, format!("`{}` has a new identity and the same bytes: reading goes on", found.path));
         Some(bookmark)
@@ -130,7 +130,7 @@ impl Tail {
         }
         for identity in gone {
             self.files.remove(&identity);
-            self.changes.push((identity.to_string().into_bytes(), None));
+            self.changes.found(identity);
         }
     }
 

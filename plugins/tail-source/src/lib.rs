@@ -2,9 +2,10 @@
 //!
 //! The modules, in the order of reading: [`tail`] is the whole in one picture; [`found`] and [`scan`] find files, by the
 //! patterns of [`pattern`]; [`file`](mod@file) is one of them, [`reader`] its turn, [`lines`] what that brings; [`bookmark`] is what a
-//! position stores.
+//! position stores, [`changes`] what of it is new.
 
 mod bookmark;
+mod changes;
 mod config;
 mod file;
 mod found;

@@ -3,9 +3,10 @@
 use wasmflow_sdk::disk::{Disk, as_written};
 use wasmflow_sdk::prelude::*;
 
+use crate::changes::Change;
 use crate::config::Config;
 use crate::lines::Lines;
-use crate::tail::{Change, Polled, Tail};
+use crate::tail::{Polled, Tail};
 
 /// The source. Its position has a part for each file, as the bookmark module draws it.
 pub struct TailSource {

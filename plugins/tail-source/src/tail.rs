@@ -8,7 +8,7 @@
 //! Nothing here waits except [`Tail::poll`], and only as long as it may. A position moves in the very poll that brings the
 //! lines before it, so what the host has stored is never ahead of what it was given.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use wasmflow_sdk::disk::{Disk, Identity};
 use wasmflow_sdk::log::Level;
 
 use crate::bookmark::Bookmark;
+use crate::changes::{Change, Changes, STARTED, UNDER_WAY};
 use crate::file::{Step, TailedFile};
 use crate::journal::Journal;
 use crate::lines::{Bounds, Lines};
@@ -28,10 +29,10 @@ const MAX_OPEN: usize = 256;
 const COLD_SHARE: u32 = 50;
 /// Looks at files that have changed lately take at most one part in this many of the time.
 const HOT_SHARE: u32 = 10;
+/// Limit: the events of one batch, whatever is asked for: each may be of another file, with a part of the position.
+const MAX_BATCH_EVENTS: usize = 8192;
 /// Limit: the bytes of one batch, whatever is asked for; the memory of an instance holds it twice on its way out.
 const MAX_BATCH_BYTES: usize = 4 << 20;
-/// The key of the part that says that `start_at = "end"` has been done, once and for all.
-pub const STARTED: &[u8] = b"started";
 
 /// What is followed, and how.
 pub struct Options {
@@ -43,9 +44,6 @@ pub struct Options {
     pub poll_interval: Duration,
     pub file_header: bool,
 }
-
-/// One changed part of the position: its key, and its value unless it is gone.
-pub type Change = (Vec<u8>, Option<Vec<u8>>);
 
 pub enum Polled {
     Lines(Lines, Vec<Change>),
@@ -72,10 +70,7 @@ pub struct Tail {
     ready: VecDeque<Identity>,
     /// Files with a handle, the longest open first.
     open: VecDeque<Identity>,
-    /// Files whose bookmark has moved since the last poll.
-    pub(crate) moved: BTreeSet<Identity>,
-    /// Other parts that have changed.
-    pub(crate) changes: Vec<Change>,
+    pub(crate) changes: Changes,
     /// Files found now are there since before the source was first started.
     pub(crate) first_scan: bool,
     next_look: Instant,
@@ -96,20 +91,22 @@ impl Tail {
             journal: Journal::default(),
             ready: VecDeque::new(),
             open: VecDeque::new(),
-            moved: BTreeSet::new(),
-            changes: Vec::new(),
+            changes: Changes::default(),
             first_scan: true,
             next_look: now,
             next_scan: now,
             next_cold: now,
         };
+        let (mut is_first, mut under_way) = (true, false);
         for (key, value) in position {
-            // Whatever it says, there is a position: files that it does not know are not of the first start.
-            tail.options.start_at_end = false;
-            if key != STARTED {
-                tail.restore(key, value, now);
+            match key {
+                STARTED => under_way = value == UNDER_WAY,
+                _ => tail.restore(key, value, now),
             }
+            is_first = false;
         }
+        // Files that a position does not know have come since it was stored.
+        tail.options.start_at_end &= is_first || under_way;
         tail
     }
 
@@ -138,7 +135,7 @@ impl Tail {
         }
         let deadline = Instant::now() + wait;
         let bounds = Bounds {
-            max_events,
+            max_events: max_events.min(MAX_BATCH_EVENTS),
             max_bytes: max_bytes.min(MAX_BATCH_BYTES),
             max_line_bytes: self.options.max_line_bytes,
             with_offsets: self.options.file_header,
@@ -147,7 +144,7 @@ impl Tail {
             let now = Instant::now();
             self.look_when_due(now);
             let lines = self.turns(bounds, now);
-            let changes = self.take_changes();
+            let changes = self.changes.take(&self.files);
             if lines.count() > 0 || !changes.is_empty() {
                 return Polled::Lines(lines, changes);
             }
@@ -235,7 +232,7 @@ impl Tail {
             Ok(Step::More) => true,
             Ok(Step::Quiet | Step::Elsewhere) => false,
             Ok(Step::Restarted(why, offset)) => {
-                self.moved.insert(identity);
+                self.changes.brought(identity);
                 let line = format!("`{}` {why} (up to byte {offset}): it is read from its start", file.path());
                 self.journal.say(Level::Warn, line);
                 true
@@ -259,7 +256,7 @@ impl Tail {
         let (offset, cut) = (file.bookmark.offset, lines.cut);
         let step = file.step(now, lines);
         if file.bookmark.offset != offset {
-            self.moved.insert(identity);
+            self.changes.brought(identity);
         }
         if lines.cut > cut && !std::mem::replace(&mut file.cut_told, true) {
             let limit = self.options.max_line_bytes;
@@ -296,15 +293,5 @@ impl Tail {
         if let Some(file) = self.open.remove(index).and_then(|identity| self.files.get_mut(&identity)) {
             file.close();
         }
-    }
-
-    fn take_changes(&mut self) -> Vec<Change> {
-        let mut changes = std::mem::take(&mut self.changes);
-        for identity in std::mem::take(&mut self.moved) {
-            if let Some(file) = self.files.get(&identity) {
-                changes.push((identity.to_string().into_bytes(), Some(file.bookmark.encode())));
-            }
-        }
-        changes
     }
 }

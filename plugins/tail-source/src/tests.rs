@@ -345,6 +345,20 @@ fn starting_at_the_end_skips_what_is_there_the_first_time_only() {
 }
 
 #[test]
+fn starting_at_the_end_of_very_many_files_survives_a_kill_half_way() {
+    let mut world = World::new(&["*.log"], serde_json::json!({ "start_at": "end" }));
+    let padding = "x".repeat(150);
+    for number in 0..12_000 {
+        world.append(&format!("{padding}{number}.log"), "old\n");
+    }
+    world.poll(Duration::ZERO);
+    assert!((2..12_000).contains(&world.position.len()), "{}", world.position.len());
+    world.restart();
+    assert_eq!(world.settle(), [""; 0]);
+    assert_eq!(world.position.len(), 12_001);
+}
+
+#[test]
 fn starting_at_the_end_of_nothing_reads_what_comes_while_down() {
     let mut world = World::new(&["*.log"], serde_json::json!({ "start_at": "end" }));
     world.settle();
