@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::channel::{MemoryChannel, Writer};
+use crate::config::mask;
 use crate::event::{Batch, Column, PackedBuilder};
 use crate::plugin::Rejected;
 use crate::stage::{Stage, StageStop};
@@ -65,7 +66,8 @@ fn letters(rejected: &[RejectedBy], position: impl Fn(&Batch) -> String) -> Batc
         rejected.iter().for_each(|one| values.push(value(one).as_bytes()));
         batch.set_header(name, Column::Dense(values.finish())).expect("there is one value for each letter");
     };
-    set(REASON, &|(_, rejected)| rejected.reason.clone());
+    // A reason is the plugin's own text, and the plugin knows the stage's secrets.
+    set(REASON, &|(_, rejected)| mask(&rejected.reason).into_owned());
     set(STAGE, &|(stage, _)| stage.name.to_string());
     set(PLUGIN, &|(stage, _)| stage.plugin.digest().to_string());
     set(POSITION, &|(_, rejected)| position(&rejected.event));

@@ -1,9 +1,40 @@
 //! From a TOML file as written to a pipeline as trusted: `file` -> `check` -> `pipeline`.
+//!
+//! `load` walks the whole way and reports every problem of every file at once, each with its place and a remedy.
 
 pub mod pipeline;
 
+mod check;
+mod diagnostic;
+mod file;
+mod grants;
+mod kafka_table;
+mod load;
+mod plugin_config;
+mod plugins;
+mod quantity;
+mod read;
+mod report;
+mod road;
+mod schema;
+mod schema_check;
+mod secret;
+mod stage;
+mod state_dir;
+mod syntax;
+mod text;
+mod variables;
+
+pub use diagnostic::{Diagnostic, Severity, nearest_hint};
+pub use grants::needs_line;
+pub use load::{LoadedFile, load};
 pub use pipeline::{
     AckRule, AfterRetries, ChannelKind, ChannelName, ChannelSpec, ConnectionName, DeliveryPromise, DirGrant, Grants,
     HostPort, InterceptorSpec, KafkaConnection, Limits, Pipeline, PipelineName, RetryPolicy, SelectorSpec, SinkSpec,
     SourceSpec, StageConfig, StageName,
 };
+pub use plugins::LoadedPlugins;
+pub use read::Environment;
+pub use report::{Colour, FileReport};
+pub use schema::pipeline_schema;
+pub use secret::mask;
