@@ -1,0 +1,69 @@
+//! `wasmflow run`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use wasmflow::agent;
+use wasmflow::config::{Colour, Severity, load};
+use wasmflow::plugin::Engine;
+
+use super::logs::LogOptions;
+use super::{FAILED, Global, INVALID, environment, failed, runtime};
+
+/// Runs pipelines until all their sources have finished and every channel is drained, or until TERM or INT, which drain and
+/// stop; a second one stops at once.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Run {
+    /// Pipeline files
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    #[command(flatten)]
+    logs: LogOptions,
+}
+
+const EXAMPLES: &str = "\
+Standard output belongs to sinks that print; logs go to standard error.
+
+Examples:
+  wasmflow run pipeline.toml
+  wasmflow run collect.toml deliver.toml --log-format json 2> agent.log
+  RUST_LOG=debug wasmflow run pipeline.toml
+
+Exit codes: 0 all ended or were stopped and drained; 1 failed while running; 2 wrong usage or an invalid file.";
+
+impl Run {
+    pub fn execute(self, global: &Global) -> ExitCode {
+        if let Err(error) = self.logs.start() {
+            eprintln!("error: --log-level: {error}");
+            return ExitCode::from(INVALID);
+        }
+        let started = global.engine().map_err(|error| failed(&error));
+        let started = started.and_then(|engine| Ok((engine, runtime().map_err(|error| failed(&error))?)));
+        match started {
+            Err(code) => code,
+            Ok((engine, runtime)) => runtime.block_on(self.run(engine)),
+        }
+    }
+
+    async fn run(self, engine: Engine) -> ExitCode {
+        let loaded = load(&self.files, &environment, &engine).await;
+        for file in &loaded {
+            eprint!("{}", file.report.text(Severity::Warning, Colour::for_stderr()));
+        }
+        let (pipelines, plugins): (Vec<_>, Vec<_>) =
+            loaded.into_iter().map(|file| (file.pipeline, file.plugins)).unzip();
+        let Some(pipelines) = pipelines.into_iter().collect::<Option<Vec<_>>>() else {
+            eprintln!("error: nothing was started");
+            return ExitCode::from(INVALID);
+        };
+        let ended = agent::run(pipelines, engine).await;
+        drop(plugins);
+        match ended {
+            Err(error) => failed(&error),
+            Ok(report) if report.is_success() => ExitCode::SUCCESS,
+            Ok(_) => ExitCode::from(FAILED),
+        }
+    }
+}
