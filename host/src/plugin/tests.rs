@@ -179,6 +179,46 @@ async fn a_granted_folder_that_is_not_there_is_tried_again() {
     assert!(reason.contains("cannot open the granted folder `logs` (/nowhere/logs)"), "{reason}");
 }
 
+/// What `tail` reads of a file that it is told to find in a folder granted under this name.
+async fn tailed(folder: &Path, as_written: &str) -> Result<Vec<String>, CallError> {
+    let plugin = engine().load(&standard("tail", PluginKind::Source)).await.unwrap();
+    let dir = crate::config::DirGrant { path: folder.into(), as_written: as_written.into(), write: false };
+    let grants = Grants { dirs: vec![dir], ..Grants::default() };
+    let mut source = plugin.source(&StageContext { grants, ..stage(PluginKind::Source) }).await?;
+    let config = serde_json::json!({ "files": [format!("{as_written}/*.log")], "follow": false });
+    source.open(&config.to_string(), &Position::default()).await?;
+    let mut lines = Vec::new();
+    for _ in 0..100 {
+        match source.poll(100, 1 << 20, Duration::from_millis(10)).await? {
+            Progress::Finished => break,
+            Progress::Idle => {}
+            Progress::Events(polled) => {
+                lines.extend(polled.batch.bodies().iter().map(|body| String::from_utf8_lossy(body).into_owned()));
+            }
+        }
+    }
+    Ok(lines)
+}
+
+#[tokio::test]
+async fn a_granted_folder_is_seen_under_the_path_as_written() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("a.log"), "one\ntwo\n").unwrap();
+    for as_written in ["logs", "./logs", "../logs", "deep/er/logs", dir.path().to_str().unwrap()] {
+        assert_eq!(tailed(dir.path(), as_written).await.unwrap(), ["one", "two"], "{as_written}");
+    }
+}
+
+#[tokio::test]
+async fn a_link_out_of_a_granted_folder_is_not_followed() {
+    let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    std::fs::write(outside.path().join("secret.log"), "secret\n").unwrap();
+    std::os::unix::fs::symlink(outside.path().join("secret.log"), dir.path().join("link.log")).unwrap();
+    std::fs::write(dir.path().join("a.log"), "one\n").unwrap();
+    let lines = tailed(dir.path(), "logs").await.unwrap_or_default();
+    assert!(!lines.iter().any(|line| line.contains("secret")), "{lines:?}");
+}
+
 /// Design.md section 2 has the numbers to compare with. `cargo test --release -p wasmflow --lib cost_of -- --ignored --nocapture`
 #[tokio::test]
 #[ignore = "measures; it proves nothing"]
