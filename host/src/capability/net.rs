@@ -60,7 +60,10 @@ impl NetRules {
     pub fn allows_lookup(&self, name: &str) -> bool {
         let grants = &self.granted.grants;
         let is_address = name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
-        let known = is_address || grants.net.iter().chain(&grants.listen).any(|grant| same_name(&grant.host, name));
+        // `localhost` tells nobody anything, and a granted 127.0.0.1 is often written so in a configuration.
+        let is_local = same_name(name, "localhost") && !grants.net.is_empty();
+        let named = || grants.net.iter().chain(&grants.listen).any(|grant| same_name(&grant.host, name));
+        let known = is_address || is_local || named();
         if !known {
             self.granted.deny(&format!("the address of `{name}`"), &format!("allow = {{ net = [\"{name}:PORT\"] }}"));
         }
@@ -276,6 +279,16 @@ mod tests {
         assert!(connects(&rules, "127.0.0.1:3306"));
         assert!(connects(&rules, "[::1]:3306"));
         assert!(rules.allows("127.0.0.1:4444".parse().unwrap(), SocketAddrUse::TcpListen));
+    }
+
+    #[test]
+    fn localhost_may_be_asked_for_where_the_loopback_is_granted_by_its_address() {
+        let rules = rules(&[("127.0.0.1", 3306)], &[]);
+        assert!(rules.allows_lookup("localhost"));
+        rules.resolved("localhost", "127.0.0.1".parse().unwrap());
+        assert!(connects(&rules, "127.0.0.1:3306"));
+        assert!(!connects(&rules, "127.0.0.1:80"));
+        assert!(rules.granted.take_denial().unwrap().contains("allow = { net = [\"localhost:80\"] }"));
     }
 
     #[test]
