@@ -40,9 +40,14 @@ fn profile_folder() -> PathBuf {
     }
 }
 
+/// Cargo's target folder.
+pub(crate) fn target_folder() -> PathBuf {
+    profile_folder().parent().expect("a profile's folder lies in the target folder").to_owned()
+}
+
 fn build() {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    let target = profile_folder().parent().expect("a profile's folder lies in the target folder").to_owned();
+    let target = target_folder();
     command.args(["build", "--release", "-p", "wasmflow"]).current_dir(repository()).env("CARGO_TARGET_DIR", target);
     let built = command.status().expect("cargo can be started");
     assert!(built.success(), "`cargo build --release -p wasmflow` failed");

@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod binary;
 pub mod broker;
+pub mod component;
 pub mod database;
 pub mod folder;
 pub mod ledger;

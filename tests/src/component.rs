@@ -1,0 +1,44 @@
+//! The components of `tests/plugins`, compiled when the first test asks for one.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use crate::binary::{repository, target_folder};
+
+/// The component that the package in `tests/plugins/<package>` compiles to.
+///
+/// # Panics
+/// When there is no such package, or one does not compile.
+pub fn component(package: &str) -> PathBuf {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    let folder = FOLDER.get_or_init(|| compile(&packages()));
+    let path = folder.join(format!("{}.wasm", package.replace('-', "_")));
+    assert!(path.exists(), "`tests/plugins/{package}` made no {}", path.display());
+    path
+}
+
+/// All packages in `tests/plugins`: each folder has the name of its package.
+///
+/// # Panics
+/// When the folder cannot be read.
+pub fn packages() -> Vec<String> {
+    let folders = std::fs::read_dir(plugins()).expect("the folder is part of the repository");
+    let names = folders.flatten().filter(|folder| folder.path().join("Cargo.toml").exists());
+    names.map(|folder| folder.file_name().to_string_lossy().into_owned()).collect()
+}
+
+fn plugins() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins")
+}
+
+/// Compiles as the host's build does, beside what it has compiled, so that the SDK is there already.
+fn compile(packages: &[String]) -> PathBuf {
+    let target = target_folder().join("plugins");
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--quiet", "--profile", "plugin", "--target", "wasm32-wasip2", "--target-dir"]).arg(&target);
+    cargo.args(packages.iter().flat_map(|package| ["--package", package])).current_dir(repository());
+    let built = cargo.status().expect("cargo can be started");
+    assert!(built.success(), "the components of `tests/plugins` do not compile");
+    target.join("wasm32-wasip2/plugin")
+}
