@@ -250,3 +250,22 @@ async fn cost_of_a_call() {
         println!("{what:45} {median:9.0} ns a call (best {best:9.0}), {event:7.2} ns an event");
     }
 }
+
+/// As above, for what a console sink costs. Standard output goes wherever the test's goes: `> /dev/null`, `| cat`.
+#[tokio::test]
+#[ignore = "measures; it proves nothing"]
+async fn cost_of_printing() {
+    let bodies: Vec<String> = (0..1000).map(|number| format!("{number:0>100}")).collect();
+    let events = Batch::new(bodies.iter().collect());
+    let plugin = engine().load(&standard("prefix-suffix", PluginKind::Sink)).await.unwrap();
+    let mut sink = plugin.sink(&stage(PluginKind::Sink)).await.unwrap();
+    sink.open("{}").await.unwrap();
+    let delivery = Delivery { log: "events-1".into(), first: 0, next: 1000, attempt: 1 };
+    for (what, batch) in [("1000 lines of 100 bytes", &events), ("1 line", &events.slice(0..1))] {
+        let started = Instant::now();
+        for _ in 0..1000 {
+            sink.deliver(batch, &delivery).await.unwrap();
+        }
+        eprintln!("printing {what}: {:.1} us a delivery", started.elapsed().as_micros() as f64 / 1000.0);
+    }
+}

@@ -1,0 +1,91 @@
+//! One engine for all tests of this binary, and a stage to run a plugin in.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use wasmflow::config::{Grants, Limits};
+use wasmflow::event::{Batch, Packed};
+use wasmflow::plugin::*;
+use wasmflow_tests::component::component;
+
+/// Short, so that a test of a limit ends soon; long enough for a loaded machine.
+pub const CPU: Duration = Duration::from_millis(300);
+pub const CALL: Duration = Duration::from_secs(3);
+
+pub async fn load(package: &str) -> Result<Arc<Plugin>, PluginError> {
+    static ENGINE: OnceLock<Engine> = OnceLock::new();
+    let engine = ENGINE.get_or_init(|| Engine::new(EngineOptions::default()).expect("the engine starts"));
+    engine.load(&PluginOrigin::File(component(package))).await
+}
+
+pub fn stage(plugin_kind: PluginKind) -> StageContext {
+    StageContext {
+        pipeline: "sandbox".into(),
+        stage: "stage".into(),
+        plugin_kind,
+        grants: Grants::default(),
+        limits: Limits { memory_bytes: 64 << 20, cpu: CPU, call: CALL },
+        max_event_bytes: 16 << 20,
+        kafka: None,
+    }
+}
+
+pub fn batch(bodies: &[&str]) -> Batch {
+    Batch::new(bodies.iter().collect::<Packed>())
+}
+
+pub async fn interceptor(stage: &StageContext, config: Value) -> Result<InterceptorInstance, CallError> {
+    let plugin = load("hostile-interceptor").await.expect("the plugin loads");
+    let mut instance = plugin.interceptor(stage).await?;
+    instance.open(&config.to_string()).await?;
+    Ok(instance)
+}
+
+pub async fn sink(stage: &StageContext, config: Value) -> Result<SinkInstance, CallError> {
+    let plugin = load("hostile-sink").await.expect("the plugin loads");
+    let mut instance = plugin.sink(stage).await?;
+    instance.open(&config.to_string()).await?;
+    Ok(instance)
+}
+
+pub async fn source(config: Value) -> Result<SourceInstance, CallError> {
+    let plugin = load("hostile-source").await.expect("the plugin loads");
+    let mut instance = plugin.source(&stage(PluginKind::Source)).await?;
+    instance.open(&config.to_string(), &Default::default()).await?;
+    Ok(instance)
+}
+
+/// What becomes of a batch in an interceptor that acts in this mode.
+pub async fn intercepted(mode: &str) -> Result<Intercepted, CallError> {
+    let mut instance = interceptor(&stage(PluginKind::Interceptor), json!({ "mode": mode })).await?;
+    instance.intercept(&batch(&["a", "b", "c"]), 1).await
+}
+
+/// What becomes of a poll of a source that acts in this mode.
+pub async fn polled(mode: &str) -> Result<Progress, CallError> {
+    source(json!({ "mode": mode })).await?.poll(10, 1 << 20, Duration::ZERO).await
+}
+
+pub fn delivery() -> Delivery {
+    Delivery { log: "events-1".into(), first: 0, next: 3, attempt: 1 }
+}
+
+/// What becomes of a delivery to a sink that acts in this mode.
+pub async fn delivered(mode: &str) -> Result<Delivered, CallError> {
+    let mut instance = sink(&stage(PluginKind::Sink), json!({ "mode": mode })).await?;
+    instance.deliver(&batch(&["a", "b", "c"]), &delivery()).await
+}
+
+/// The kind and the text of a trap.
+#[track_caller]
+pub fn trap<T>(outcome: Result<T, CallError>) -> (TrapKind, String) {
+    match outcome {
+        Err(CallError::Trap { kind, text }) => {
+            println!("{kind}: {text}");
+            (kind, text)
+        }
+        Err(CallError::Failure(failure)) => panic!("a failure, not a trap: {failure}"),
+        Ok(_) => panic!("it went well, and should have trapped"),
+    }
+}
