@@ -138,7 +138,8 @@ impl Cpu {
             return Ok(UpdateDeadline::Continue(1));
         }
         let spent = self.spent_ticks.fetch_add(1, Ordering::Relaxed) + 1;
-        if spent >= self.limit_ticks {
+        // The first tick counts as a whole one and may be half: the limit is passed by up to a tick, never cut short.
+        if spent > self.limit_ticks {
             let text = format!("computed longer than {} ms in one call", (TICK * self.limit_ticks).as_millis());
             return Err(Broken { kind: TrapKind::Cpu, text }.into());
         }
