@@ -40,6 +40,10 @@ impl Connection {
         &self.name
     }
 
+    pub(super) fn pipeline(&self) -> &str {
+        &self.pipeline
+    }
+
     #[cfg(test)]
     pub(super) fn broker(&self) -> &Arc<EmbeddedBroker> {
         self.embedded.as_ref().expect("tests embed their broker")
@@ -55,7 +59,9 @@ impl Connection {
         self.client(stage, Role::Producer, if packing == Packing::Together { &[] } else { &alone })
     }
 
+    /// A member of the group; an empty name means the pipeline's.
     pub(super) fn consumer(&self, stage: &str, group: &str) -> Result<Client, Failure> {
+        let group = if group.is_empty() { &self.pipeline } else { group };
         let member = format!("{}.{stage}", self.instance);
         let mut extra = vec![("group.id", group)];
         // The embedded group ends with the process; nobody comes back to it.

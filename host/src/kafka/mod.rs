@@ -29,6 +29,7 @@ use connection::Connection;
 
 pub use fetch::Fetch;
 pub use in_flight::{InFlight, ProducerLost, Refused};
+pub use options::{OptionProblem, Visibility, check_option};
 pub use records::{Choice, SendOptions};
 pub use stage::{StageKafka, Start, Subscription};
 

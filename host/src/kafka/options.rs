@@ -113,7 +113,8 @@ pub fn client_config(
 ) -> Result<ClientConfig, KafkaError> {
     let mut config = ClientConfig::new();
     let mut set = |option: &str, value: &str| {
-        config.set(option, value).map_err(|message| refused(name, connection, option, message))
+        let visibility = Visibility::of(connection, option);
+        config.set(option, value).map_err(|message| refused(option, message, visibility).on(name, option))
     };
     let (defaults, own) = match role {
         Role::Producer => (PRODUCER, OWN_PRODUCER),
@@ -152,20 +153,11 @@ pub fn problems(connections: &BTreeMap<ConnectionName, KafkaConnection>) -> Vec<
 }
 
 fn connection_problems(name: &str, connection: &KafkaConnection) -> Vec<KafkaError> {
-    let mut problems = Vec::new();
-    let mut config = ClientConfig::new();
-    for (option, value) in connection.exposed() {
-        let problem = match owned_by_host(option, value) {
-            Some(reason) => Some(KafkaError::Option {
-                connection: name.to_owned(),
-                option: option.to_owned(),
-                message: format!("option `{option}` is the host's own"),
-                hint: Some(reason.to_owned()),
-            }),
-            None => config.set(option, value).err().map(|message| refused(name, connection, option, message)),
-        };
-        problems.extend(problem);
-    }
+    let checked = connection.exposed().filter_map(|(option, value)| {
+        let visible = Visibility::of(connection, option);
+        check_option(option, value, visible).err().map(|problem| problem.on(name, option))
+    });
+    let mut problems: Vec<_> = checked.collect();
     let has_servers = ["bootstrap.servers", "metadata.broker.list"]
         .iter()
         .any(|option| connection.exposed().any(|(known, value)| known == *option && !value.trim().is_empty()));
@@ -173,6 +165,49 @@ fn connection_problems(name: &str, connection: &KafkaConnection) -> Vec<KafkaErr
         problems.push(KafkaError::NoServers { connection: name.to_owned() });
     }
     problems
+}
+
+/// What is wrong with one option, in words that name no connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OptionProblem {
+    pub message: String,
+    pub hint: Option<String>,
+}
+
+impl OptionProblem {
+    fn on(self, connection: &str, option: &str) -> KafkaError {
+        KafkaError::Option {
+            connection: connection.to_owned(),
+            option: option.to_owned(),
+            message: self.message,
+            hint: self.hint,
+        }
+    }
+}
+
+/// Whether an option's value may be shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Visibility {
+    Shown,
+    Secret,
+}
+
+impl Visibility {
+    fn of(connection: &KafkaConnection, option: &str) -> Self {
+        if connection.secrets.contains_key(option) { Self::Secret } else { Self::Shown }
+    }
+}
+
+/// Tries one option of a `[kafka.NAME]` table on librdkafka, and on what the host keeps to itself. Starts nothing.
+///
+/// # Errors
+/// For an option that librdkafka does not know, a value that it does not take, and what is the host's own.
+pub fn check_option(option: &str, value: &str, visibility: Visibility) -> Result<(), OptionProblem> {
+    if let Some(reason) = owned_by_host(option, value) {
+        let message = format!("option `{option}` is the host's own");
+        return Err(OptionProblem { message, hint: Some(reason.to_owned()) });
+    }
+    ClientConfig::new().set(option, value).map_err(|explanation| refused(option, explanation, visibility))
 }
 
 fn owned_by_host(option: &str, value: &str) -> Option<&'static str> {
@@ -184,15 +219,15 @@ fn owned_by_host(option: &str, value: &str) -> Option<&'static str> {
 }
 
 /// librdkafka's explanation repeats the value, so a secret's is replaced.
-fn refused(connection_name: &str, connection: &KafkaConnection, option: &str, explanation: String) -> KafkaError {
+fn refused(option: &str, explanation: String, visibility: Visibility) -> OptionProblem {
     let unknown = explanation.starts_with("No such configuration property");
-    let message = match (unknown, connection.secrets.contains_key(option)) {
+    let message = match (unknown, visibility) {
         (true, _) => format!("librdkafka has no option `{option}`"),
-        (false, true) => format!("librdkafka does not take the value of `{option}`"),
-        (false, false) => format!("option `{option}`: {explanation}"),
+        (false, Visibility::Secret) => format!("librdkafka does not take the value of `{option}`"),
+        (false, Visibility::Shown) => format!("option `{option}`: {explanation}"),
     };
     let hint = unknown.then(|| nearest_option(option)).flatten().map(|known| format!("did you mean `{known}`?"));
-    KafkaError::Option { connection: connection_name.to_owned(), option: option.to_owned(), message, hint }
+    OptionProblem { message, hint }
 }
 
 fn nearest_option(option: &str) -> Option<String> {

@@ -18,6 +18,7 @@ use crate::position::{Part, Position};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subscription {
     pub connection: String,
+    /// Empty: the pipeline's name.
     pub group: String,
     /// Topic names; one that starts with `^` is a pattern.
     pub topics: Vec<String>,
@@ -74,8 +75,11 @@ impl StageKafka {
     ///
     /// # Errors
     /// `Fatal` for a connection that is not granted or an option that is wrong.
-    pub async fn subscribe(&self, subscription: Subscription) -> Result<(), Failure> {
+    pub async fn subscribe(&self, mut subscription: Subscription) -> Result<(), Failure> {
         let connection = self.connection(&subscription.connection)?.clone();
+        if subscription.group.is_empty() {
+            subscription.group = connection.pipeline().to_string();
+        }
         let position = lock(&self.position).clone();
         let before = lock(&self.consumer).take();
         if let Some(consumer) = before {
@@ -194,7 +198,8 @@ impl StageKafka {
         let packing = match producers.get(name) {
             Some(producer) => match producer.lost() {
                 Some(loss) => loss.packing,
-                None if producer.is_through() => Packing::Together,
+                // Not in the middle of a delivery: what is staged goes out by the producer it was staged for.
+                None if producer.is_through() && !self.has_staged() => Packing::Together,
                 None => return Ok(producer.clone()),
             },
             None => Packing::Together,

@@ -101,6 +101,11 @@ impl TailedFile {
         self.seen.is_some_and(|(end, _)| end > self.bookmark.offset)
     }
 
+    /// Nothing was left to read when it was last looked at; of a file of the position nobody knows.
+    pub fn is_read_up(&self) -> bool {
+        self.restored || (!self.queued && self.seen.is_some())
+    }
+
     /// How long nothing has come, and nobody has known the file under a name.
     pub fn lost_for(&self, now: Instant) -> Duration {
         self.absent_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since.max(self.changed_at)))

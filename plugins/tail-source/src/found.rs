@@ -41,12 +41,10 @@ impl Tail {
         for file in self.files.values_mut() {
             let is_lost = !names.contains(&file.identity) && scan.covers(file.path());
             if is_lost && file.absent_since.is_none() && !file.is_open() {
-                let line = format!(
-                    "`{}` has gone: what was not read of it (from byte {}) cannot be",
-                    file.path(),
-                    file.bookmark.offset
-                );
-                self.journal.say(if file.restored { Level::Info } else { Level::Warn }, line);
+                // With a file that was read to its end when it was last looked at, nothing has happened most likely.
+                let level = if file.is_read_up() { Level::Debug } else { Level::Warn };
+                let (path, offset) = (file.path(), file.bookmark.offset);
+                self.journal.say(level, format!("`{path}` has gone: what came behind byte {offset} of it is not read"));
             }
             file.absent_since = is_lost.then(|| file.absent_since.unwrap_or(now));
         }

@@ -1,4 +1,4 @@
-//! A sink whose config schema is JSON but no JSON Schema: the host must refuse it at load, and say so.
+//! A sink whose config schema is JSON but no JSON Schema: the host must refuse it before anything starts, and say so.
 
 #[cfg(target_family = "wasm")]
 mod component {
