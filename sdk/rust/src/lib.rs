@@ -93,6 +93,9 @@ pub mod pattern;
 
 pub mod log;
 
+#[cfg(feature = "net")]
+pub mod net;
+
 pub mod console;
 
 pub mod json;
