@@ -147,8 +147,8 @@ struct Draft<'b> {
     options: &'b SendOptions,
     topic: Option<Cow<'b, Column>>,
     keys: Option<Column>,
-    partitions: Option<Cow<'b, Column>>,
-    timestamps: Option<Cow<'b, Column>>,
+    partitions: Option<Numbers<'b>>,
+    timestamps: Option<Numbers<'b>>,
     nulls: Option<Column>,
     headers: Vec<(Arc<str>, Column)>,
     untouched: Option<Untouched>,
@@ -172,8 +172,8 @@ impl<'b> Draft<'b> {
             options,
             topic,
             keys: owned(&options.key_header),
-            partitions: column(&options.partition_header),
-            timestamps: column(&options.timestamp_header),
+            partitions: column(&options.partition_header).map(Numbers::new),
+            timestamps: column(&options.timestamp_header).map(Numbers::new),
             nulls: owned(&options.null_header),
             headers: headers.map(|(name, column)| (name.clone(), column.written_out().into_owned())).collect(),
             untouched: untouched(batch, options),
@@ -209,8 +209,8 @@ impl<'b> Draft<'b> {
         }
         Ok(Record {
             topic: self.topic(row)?,
-            partition: number(self.partitions.as_deref(), row, &self.options.partition_header, "partition number")?,
-            timestamp: number(self.timestamps.as_deref(), row, &self.options.timestamp_header, "time in milliseconds")?,
+            partition: number(self.partitions.as_ref(), row, &self.options.partition_header, "partition number")?,
+            timestamp: number(self.timestamps.as_ref(), row, &self.options.timestamp_header, "time in milliseconds")?,
             bytes,
         })
     }
@@ -313,17 +313,36 @@ fn written_out(column: Cow<'_, Column>) -> Cow<'_, Column> {
     }
 }
 
+/// A column read as integers.
+enum Numbers<'c> {
+    /// All events have this one, or text that is no number; a batch of one partition does.
+    Same(Option<i64>),
+    Each(Cow<'c, Column>),
+}
+
+impl<'c> Numbers<'c> {
+    fn new(column: Cow<'c, Column>) -> Self {
+        match &*column {
+            Column::Constant(_) => Self::Same(column.get_integer(0)),
+            _ => Self::Each(column),
+        }
+    }
+}
+
 fn number<T: TryFrom<i64>>(
-    column: Option<&Column>,
+    column: Option<&Numbers<'_>>,
     row: usize,
     name: &Option<String>,
     meaning: &str,
 ) -> Result<Option<T>, String> {
-    let Some(column) = column else { return Ok(None) };
     let number = match column {
-        Column::Numbers(values) => Some(values[row]),
-        column if column.get(row).is_none() => return Ok(None),
-        column => column.get_integer(row),
+        None => return Ok(None),
+        Some(Numbers::Same(number)) => *number,
+        Some(Numbers::Each(column)) => match &**column {
+            Column::Numbers(values) => Some(values[row]),
+            column if column.get(row).is_none() => return Ok(None),
+            column => column.get_integer(row),
+        },
     };
     match number.filter(|number| *number >= 0).and_then(|number| T::try_from(number).ok()) {
         Some(number) => Ok(Some(number)),
