@@ -40,10 +40,6 @@ impl Connection {
         &self.name
     }
 
-    pub(super) fn pipeline(&self) -> &str {
-        &self.pipeline
-    }
-
     #[cfg(test)]
     pub(super) fn broker(&self) -> &Arc<EmbeddedBroker> {
         self.embedded.as_ref().expect("tests embed their broker")

@@ -59,7 +59,15 @@ const CONSUMER: &[(&str, &str)] = &[
 ];
 
 /// With the embedded broker, which waits for nearly a session before each rebalance but a group's first.
-const EMBEDDED_CONSUMER: &[(&str, &str)] = &[("session.timeout.ms", "3000"), ("heartbeat.interval.ms", "500")];
+const EMBEDDED_CONSUMER: &[(&str, &str)] = &[("session.timeout.ms", "3000")];
+
+/// With the older group protocol; the newer one assigns on the broker's side and refuses these options.
+const CLASSIC_GROUP: &[(&str, &str)] = &[
+    ("partition.assignment.strategy", "cooperative-sticky"),
+    // Members hear of a rebalance by their heartbeats, and meanwhile commits wait behind the request to join: 3 s by
+    // default, which a kill in that time would repeat.
+    ("heartbeat.interval.ms", "500"),
+];
 
 /// librdkafka lists only options that have a value: what operators set and it does not tell.
 const UNLISTED: &[&str] = &[
@@ -128,10 +136,11 @@ pub fn client_config(
             set(option, value)?;
         }
     }
-    // The newer group protocol assigns on the broker's side and refuses this option.
     if role == Role::Consumer && connection.options.get("group.protocol").is_none_or(|protocol| protocol != "consumer")
     {
-        set("partition.assignment.strategy", "cooperative-sticky")?;
+        for (option, value) in CLASSIC_GROUP {
+            set(option, value)?;
+        }
     }
     for (option, value) in connection.exposed() {
         set(option, value)?;

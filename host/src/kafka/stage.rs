@@ -75,11 +75,8 @@ impl StageKafka {
     ///
     /// # Errors
     /// `Fatal` for a connection that is not granted or an option that is wrong.
-    pub async fn subscribe(&self, mut subscription: Subscription) -> Result<(), Failure> {
+    pub async fn subscribe(&self, subscription: Subscription) -> Result<(), Failure> {
         let connection = self.connection(&subscription.connection)?.clone();
-        if subscription.group.is_empty() {
-            subscription.group = connection.pipeline().to_string();
-        }
         let position = lock(&self.position).clone();
         let before = lock(&self.consumer).take();
         if let Some(consumer) = before {
