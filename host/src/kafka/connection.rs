@@ -67,6 +67,15 @@ impl Connection {
         self.client(stage, Role::Consumer, &extra)
     }
 
+    /// Makes the topics that a consumer names, where the broker makes topics on demand: else the consumer would find them
+    /// missing until somebody sends to them.
+    pub(super) fn make_topics(&self, topics: &[String]) {
+        if let Some(broker) = &self.embedded {
+            let named = topics.iter().filter(|topic| !topic.starts_with('^'));
+            named.for_each(|topic| broker.make_topic(topic, EMBEDDED_PARTITIONS));
+        }
+    }
+
     fn client(&self, stage: &str, role: Role, extra: &[(&str, &str)]) -> Result<Client, Failure> {
         let servers = self.embedded.as_ref().map(|broker| broker.servers());
         let id = format!("wasmflow.{}.{stage}", self.pipeline);
@@ -84,6 +93,9 @@ impl Connection {
             .map_err(|reason| Failure::Fatal(format!("connection `{}`: {reason}", self.name)))
     }
 }
+
+/// As many as the embedded broker gives a topic that is first named by a producer.
+const EMBEDDED_PARTITIONS: i32 = 4;
 
 fn start_embedded(name: &str) -> Result<EmbeddedBroker, KafkaError> {
     let broker =

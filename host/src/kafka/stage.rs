@@ -87,6 +87,7 @@ impl StageKafka {
             }
             consumer.close(Instant::now() + RESUBSCRIBE).await;
         }
+        connection.make_topics(&subscription.topics);
         let client = connection.consumer(&self.stage, &subscription.group)?;
         let consumer = Consumer::start(client, subscription, position)?;
         *lock(&self.consumer) = Some(Arc::new(consumer));

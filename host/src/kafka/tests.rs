@@ -194,7 +194,7 @@ async fn order_is_kept_in_each_partition_over_many_deliveries() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_leaves_before_it_is_sent() {
     let fixture = Fixture::new();
-    fixture.broker().create_topic("staged", 1);
+    fixture.broker().make_topic("staged", 1);
     let stage = fixture.stage("writer");
     let batch = Batch::from_events(&numbered(0..3, "0"));
     stage.stage_send("main", &batch, &options("staged")).expect("it is staged");
@@ -227,7 +227,7 @@ async fn a_record_too_large_is_refused_and_its_neighbours_arrive() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_partition_that_does_not_exist_refuses_the_record_alone() {
     let fixture = Fixture::new();
-    fixture.broker().create_topic("two", 2);
+    fixture.broker().make_topic("two", 2);
     let stage = fixture.stage("writer");
     let mut events = numbered(0..2, "1");
     events.push(event("nowhere", &[("partition", "9")]));
@@ -445,7 +445,7 @@ async fn a_full_pipeline_keeps_its_place_in_the_group() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_interrupt_ends_a_wait_at_once() {
     let fixture = Fixture::new();
-    fixture.broker().create_topic("quiet", 1);
+    fixture.broker().make_topic("quiet", 1);
     let reader = fixture.consumer("reader", subscription("quiet")).await;
     assert!(matches!(reader.poll(10, 1000, PATIENCE).await, Ok(Fetch::AtEnd)));
     let start = Instant::now();
@@ -490,7 +490,7 @@ async fn a_connection_that_is_not_granted_is_refused_with_the_line_to_add() {
 async fn a_topic_that_does_not_exist_is_said_in_words_and_the_next_try_goes_well() {
     let fixture = Fixture::with_options(&[("topic.metadata.propagation.max.ms", "500")]);
     let stage = fixture.stage("writer");
-    fixture.broker().create_topic("missing", 1);
+    fixture.broker().make_topic("missing", 1);
     fixture.broker().fail_topic("missing", Code::UNKNOWN_TOPIC_OR_PARTITION);
     let batch = Batch::from_events(&numbered(0..2, "0"));
     let lost = send(&stage, &batch, &options("missing")).await.expect_err("there is no such topic");

@@ -21,6 +21,7 @@ pub const CONSUMER: &[(&str, &str)] = &[
     ("fetch.queue.backoff.ms", "1"),
     ("fetch.error.backoff.ms", "100"),
     ("queued.max.messages.kbytes", "16384"),
+    ("queued.min.messages", "30000"),
     ("auto.offset.reset", "error"),
     ("enable.auto.commit", "false"),
     ("enable.auto.offset.store", "false"),
