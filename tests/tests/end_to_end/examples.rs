@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use wasmflow_tests::agent::{Agent, Options};
-use wasmflow_tests::binary::repository;
+use wasmflow_tests::binary::{repository, wasmflow};
 use wasmflow_tests::broker::KafkaBroker;
 use wasmflow_tests::database::MariaDb;
 use wasmflow_tests::folder::Folder;
@@ -81,6 +81,21 @@ fn every_example_has_a_test_and_a_readme() {
             assert!(folder.path().join("README.md").exists(), "examples/{name} has no README.md");
         }
     }
+}
+
+#[test]
+fn every_pipeline_of_the_examples_names_the_schema_and_the_schema_is_the_current_one() -> anyhow::Result<()> {
+    let examples = repository().join("examples");
+    for file in std::fs::read_dir(&examples)?.flatten().filter_map(|folder| std::fs::read_dir(folder.path()).ok()).flatten() {
+        let path = file?.path();
+        let is_pipeline = path.extension().is_some_and(|extension| extension == "toml") && !path.ends_with("Cargo.toml");
+        let text = if is_pipeline { std::fs::read_to_string(&path)? } else { continue };
+        assert!(text.starts_with("#:schema ../pipeline.schema.json\n"), "{}", path.display());
+    }
+    let printed = Command::new(wasmflow()).arg("schema").output()?.stdout;
+    let kept = std::fs::read(examples.join("pipeline.schema.json"))?;
+    assert!(kept == printed, "run: wasmflow schema > examples/pipeline.schema.json");
+    Ok(())
 }
 
 #[test]
