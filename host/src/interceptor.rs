@@ -313,7 +313,10 @@ impl Link {
 
 impl Output {
     fn take(&mut self, stage: &Stage, intercepted: Intercepted) {
-        stage.counters.filtered.add(intercepted.filtered as usize);
+        // What is kept back is gone from the batch, but not filtered: it comes with a later one.
+        if intercepted.oldest_kept.is_none() {
+            stage.counters.filtered.add(intercepted.filtered as usize);
+        }
         self.rejected.extend(intercepted.rejected);
         if !intercepted.batch.is_empty() {
             self.batches.push(intercepted.batch);
