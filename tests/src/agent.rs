@@ -58,13 +58,43 @@ impl Agent {
         Self::start(command)
     }
 
+    /// Runs the pipeline file without some of root's capabilities, as `setpriv --bounding-set` lists them.
+    ///
+    /// # Panics
+    /// When `setpriv`, which is part of every Debian, cannot be started.
+    pub fn run_without_capabilities(pipeline: &Path, capabilities: &str) -> Self {
+        let wasmflow = command("run", pipeline);
+        if !rustix::process::geteuid().is_root() {
+            return Self::start(wasmflow);
+        }
+        let mut command = Command::new("setpriv");
+        command.arg(format!("--bounding-set={capabilities}")).arg(wasmflow.get_program()).args(wasmflow.get_args());
+        Self::start(command)
+    }
+
     fn start(mut command: Command) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdout(Stdio::piped());
+        let mut agent = Self::start_quiet(command);
+        let console = agent.process.child_mut().stdout.take().expect("it was piped");
+        agent.stdout = Lines::collect(console);
+        agent
+    }
+
+    /// Starts `command` with its standard output as it stands there, not collected.
+    fn start_quiet(mut command: Command) -> Self {
+        command.stdin(Stdio::null()).stderr(Stdio::piped());
         let mut process = Process::start(command).expect("the binary was built");
-        let child = process.child_mut();
-        let stdout = Lines::collect(child.stdout.take().expect("it was piped"));
-        let stderr = Lines::collect(child.stderr.take().expect("it was piped"));
-        Self { process, stdout, stderr }
+        let stderr = Lines::collect(process.child_mut().stderr.take().expect("it was piped"));
+        Self { process, stdout: Lines::ended(), stderr }
+    }
+
+    /// Reads the console from now on, after [`PipelineFile::run_unread`].
+    ///
+    /// # Panics
+    /// When it is read already.
+    pub fn read_console(&mut self) {
+        let console = self.process.child_mut().stdout.take().expect("nobody has read the console yet");
+        self.stdout = Lines::collect(console);
     }
 
     /// What console sinks wrote.
@@ -200,5 +230,26 @@ impl PipelineFile {
     /// When the binary cannot be started.
     pub fn run(&self) -> Agent {
         Agent::run(&self.path)
+    }
+
+    /// Runs an agent on it whose console is the file `console`.
+    ///
+    /// # Panics
+    /// When the binary cannot be started or the file not be made.
+    pub fn run_into(&self, console: &Path) -> Agent {
+        let mut command = command("run", &self.path);
+        command.stdout(std::fs::File::create(console).expect("the test's own folder is writable"));
+        Agent::start_quiet(command)
+    }
+
+    /// Runs an agent on it whose console nobody reads, so that console sinks block once the pipe is full (64 KiB), until
+    /// [`Agent::read_console`].
+    ///
+    /// # Panics
+    /// When the binary cannot be started.
+    pub fn run_unread(&self) -> Agent {
+        let mut command = command("run", &self.path);
+        command.stdout(Stdio::piped());
+        Agent::start_quiet(command)
     }
 }

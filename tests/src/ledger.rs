@@ -61,6 +61,11 @@ impl Ledger {
         self.numbers(stream).len()
     }
 
+    /// The highest number of the stream that has arrived.
+    pub fn highest(&self, stream: &str) -> Option<u64> {
+        self.numbers(stream).iter().max().copied()
+    }
+
     /// Lines `0..count` have arrived, each once, in order, and no others.
     ///
     /// # Panics

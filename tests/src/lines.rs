@@ -38,6 +38,13 @@ impl Lines {
         lines
     }
 
+    /// A pipe that has ended without a line.
+    pub fn ended() -> Self {
+        let lines = Self::default();
+        lines.state().ended = true;
+        lines
+    }
+
     fn read_all(&self, pipe: impl Read) {
         let mut reader = BufReader::with_capacity(1 << 18, pipe);
         let mut bytes = Vec::new();

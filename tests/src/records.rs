@@ -159,6 +159,31 @@ impl Topics {
     }
 }
 
+/// A producer kept open for single records that must not wait: no linger.
+pub struct Sender {
+    producer: BaseProducer,
+    topic: String,
+}
+
+impl Sender {
+    /// # Errors
+    /// When the client cannot be made.
+    pub fn to(topics: &Topics, topic: &str) -> anyhow::Result<Self> {
+        let producer = topics.config().set("linger.ms", "0").create()?;
+        Ok(Self { producer, topic: topic.to_owned() })
+    }
+
+    /// Hands the record to the client and does not wait for the broker's answer.
+    ///
+    /// # Errors
+    /// When the client's queue is full.
+    pub fn send(&self, value: &str) -> anyhow::Result<()> {
+        self.producer.poll(Duration::ZERO);
+        let record = BaseRecord::<(), str>::to(&self.topic).partition(0).payload(value);
+        self.producer.send(record).map_err(|(error, _)| error.into())
+    }
+}
+
 fn is_queue_full(error: &KafkaError) -> bool {
     error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull)
 }

@@ -1,0 +1,90 @@
+//! SIGKILL at random moments: what a source can replay is not lost.
+
+use std::io::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rand::{RngExt as _, SeedableRng as _};
+use wasmflow_tests::agent::PipelineFile;
+use wasmflow_tests::broker::KafkaBroker;
+use wasmflow_tests::ledger::{self, Ledger};
+use wasmflow_tests::records::Topics;
+use wasmflow_tests::soak;
+
+#[test]
+fn fifty_kills_lose_no_tailed_line() -> anyhow::Result<()> {
+    let Some(broker) = KafkaBroker::shared() else { return Ok(()) };
+    let topics = Topics::at(broker.address());
+    topics.create("killed", 1)?;
+    let pipeline = PipelineFile::new(
+        "killed",
+        &format!(
+            r#"
+            [kafka.main]
+            "bootstrap.servers" = "{}"
+
+            [channels.events]
+            type = "memory"
+
+            [sources.log]
+            plugin = "tail"
+            channels = ["events"]
+            config = {{ files = ["logs/*.log"], poll_interval = "20ms", file_header = false }}
+            allow = {{ dirs = [{{ path = "logs" }}] }}
+            batch_events = 100
+
+            [sinks.out]
+            plugin = "kafka"
+            channel = "events"
+            config = {{ topic = "killed" }}
+            allow = {{ kafka = ["main"] }}
+            "#,
+            broker.address()
+        ),
+    );
+    std::fs::create_dir(pipeline.folder().join("logs"))?;
+    let log = pipeline.folder().join("logs/app.log");
+    let stop = AtomicBool::new(false);
+    let kills = soak::times(50, 1000);
+    let written = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| write_until(&log, &stop));
+        kill_at_random_moments(&pipeline, kills);
+        stop.store(true, Ordering::Relaxed);
+        writer.join().expect("the writer does not panic")
+    })?;
+    let agent = pipeline.run();
+    let all = || Ledger::of(topics.read_all("killed").expect("the broker runs").iter().map(|record| record.text()));
+    let arrived = wasmflow_tests::process::wait_until(Duration::from_secs(60), || {
+        std::thread::sleep(Duration::from_millis(300));
+        all().highest("log") == written.checked_sub(1)
+    });
+    assert!(arrived, "{:?} of {written} lines; the log:\n{}", all().highest("log"), agent.stderr().text());
+    assert_eq!(agent.stop().code, Some(0));
+    all().assert_none_lost("log", written);
+    Ok(())
+}
+
+/// Runs an agent and kills it, again and again, each time between just started and well under way.
+fn kill_at_random_moments(pipeline: &PipelineFile, kills: u32) {
+    let mut random = rand::rngs::StdRng::seed_from_u64(soak::seed());
+    for _ in 0..kills {
+        let agent = pipeline.run();
+        std::thread::sleep(Duration::from_millis(random.random_range(10..900)));
+        agent.kill();
+    }
+}
+
+/// Appends about 5,000 lines a second, in pieces cut anywhere; gives how many.
+fn write_until(log: &std::path::Path, stop: &AtomicBool) -> std::io::Result<u64> {
+    let mut file = std::fs::File::create(log)?;
+    let mut written = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let text = ledger::lines("log", written..written + 25);
+        let (first, second) = text.split_at(text.len() / 3);
+        file.write_all(first.as_bytes())?;
+        std::thread::sleep(Duration::from_millis(5));
+        file.write_all(second.as_bytes())?;
+        written += 25;
+    }
+    Ok(written)
+}

@@ -1,0 +1,14 @@
+//! What wasmflow promises about time, processor and memory. These tests run one at a time, and no other test executable runs
+//! beside this one, so that they measure the agent and not each other. Their bounds are generous; `make bench` has the figures.
+
+use std::sync::{Mutex, MutexGuard};
+
+mod blocked;
+mod idle;
+
+/// Held by each test for its whole length.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    // A test that failed while it held the lock has harmed nothing that the lock guards.
+    ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
