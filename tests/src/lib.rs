@@ -17,5 +17,6 @@ pub mod pipelines;
 pub mod port;
 pub mod process;
 pub mod records;
+pub mod run;
 pub mod skip;
 pub mod soak;

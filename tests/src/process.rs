@@ -130,7 +130,7 @@ type Request = (Command, Sender<io::Result<Child>>);
 ///
 /// The kernel sends the parent-death signal when the *thread* that started the child ends, and the thread of a test ends
 /// with the test, while a server is shared by many.
-fn spawn(mut command: Command) -> io::Result<Child> {
+pub(crate) fn spawn(mut command: Command) -> io::Result<Child> {
     static KEEPER: OnceLock<Sender<Request>> = OnceLock::new();
     command.process_group(0);
     // SAFETY: the closure makes one system call and allocates nothing, which is allowed between fork and exec.

@@ -1,0 +1,102 @@
+//! Kafka -> `prefix-suffix` -> Kafka against the raw librdkafka loop of `tests/raw-kafka`: same broker, records and settings.
+
+use std::process::Command;
+
+use wasmflow_tests::agent::PipelineFile;
+use wasmflow_tests::binary::wasmflow;
+use wasmflow_tests::broker::KafkaBroker;
+use wasmflow_tests::measure::median;
+use wasmflow_tests::records::Topics;
+use wasmflow_tests::run::{Cost, run};
+
+use crate::RUNS;
+use crate::report::Report;
+
+const RECORDS: u32 = 2_000_000;
+const PARTITIONS: i32 = 4;
+const BODY_BYTES: usize = 100;
+
+/// Both copy the same topic, in turn, each time into a topic of its own; start-up and joining the group are counted for both.
+pub fn measure(report: &mut Report) -> anyhow::Result<()> {
+    let Some(broker) = KafkaBroker::shared() else { return Ok(()) };
+    let topics = Topics::at(broker.address());
+    topics.create("bench-in", PARTITIONS)?;
+    for partition in 0..PARTITIONS {
+        let bodies = (0..RECORDS / PARTITIONS as u32).map(|number| format!("{number:0BODY_BYTES$}"));
+        topics.produce("bench-in", partition, bodies)?;
+    }
+    let (mut ours, mut raw) = (Vec::new(), Vec::new());
+    for round in 0..RUNS {
+        let to = format!("bench-wasmflow-{round}");
+        let pipeline = pipeline(&broker.address(), &to);
+        ours.push(copied(&topics, &to, agent(&pipeline))?);
+        let to = format!("bench-raw-{round}");
+        raw.push(copied(&topics, &to, raw_loop(&broker.address(), &to))?);
+    }
+    let ours = add(report, "Kafka -> prefix-suffix -> Kafka, 100 B, 4 partitions", &ours);
+    let raw = add(report, "reference: raw librdkafka loop", &raw);
+    report.add("wasmflow to raw loop", ours / raw * 100.0, "% of its records/s");
+    Ok(())
+}
+
+/// Runs the copier into a fresh topic, which must then hold every record.
+fn copied(topics: &Topics, to: &str, copier: Command) -> anyhow::Result<Cost> {
+    topics.create(to, PARTITIONS)?;
+    let cost = run(copier)?;
+    let arrived = topics.count(to)?;
+    anyhow::ensure!(arrived == u64::from(RECORDS), "`{to}` holds {arrived} of {RECORDS} records");
+    Ok(cost)
+}
+
+fn add(report: &mut Report, what: &str, costs: &[Cost]) -> f64 {
+    let mut rates: Vec<_> = costs.iter().map(|cost| f64::from(RECORDS) / cost.wall.as_secs_f64()).collect();
+    let mut cpus: Vec<_> = costs.iter().map(|cost| cost.cpu.as_secs_f64() / f64::from(RECORDS) * 1e6).collect();
+    let rate = median(&mut rates);
+    report.add(what, rate, "records/s");
+    report.add(format!("{what}: processor"), median(&mut cpus), "s per million records");
+    rate
+}
+
+fn agent(pipeline: &PipelineFile) -> Command {
+    let mut command = Command::new(wasmflow());
+    command.arg("run").arg(pipeline.path()).env("RUST_LOG", "warn");
+    command
+}
+
+fn raw_loop(broker: &str, to: &str) -> Command {
+    let mut command = Command::new(wasmflow().with_file_name("raw-kafka"));
+    command.args([broker, "bench-in", to]);
+    command
+}
+
+fn pipeline(broker: &str, to: &str) -> PipelineFile {
+    PipelineFile::new(
+        to,
+        &format!(
+            r#"
+    [kafka.main]
+    "bootstrap.servers" = "{broker}"
+
+    [channels.events]
+    type = "memory"
+
+    [sources.in]
+    plugin = "kafka"
+    channels = ["events"]
+    config = {{ topics = ["bench-in"], follow = false }}
+    allow = {{ kafka = ["main"] }}
+    interceptors = ["affix"]
+
+    [interceptors.affix]
+    plugin = "prefix-suffix"
+    config = {{ prefix = "<", suffix = ">" }}
+
+    [sinks.out]
+    plugin = "kafka"
+    channel = "events"
+    config = {{ topic = "{to}", partition_header = "kafka.partition" }}
+    allow = {{ kafka = ["main"] }}
+"#
+        ),
+    )
+}

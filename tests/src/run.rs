@@ -1,0 +1,64 @@
+//! A program run to its end, and what that cost.
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+
+use crate::process::spawn;
+
+/// What a program used from start to end.
+#[derive(Debug, Clone, Copy)]
+pub struct Cost {
+    pub wall: Duration,
+    /// Processor time in user and kernel mode together, of all its threads.
+    pub cpu: Duration,
+    pub peak_resident_bytes: u64,
+}
+
+impl Cost {
+    /// This cost without what is spent whatever the amount of work, as a run without work has shown it.
+    #[must_use]
+    pub fn beyond(self, fixed: Self) -> Self {
+        let (wall, cpu) = (self.wall.saturating_sub(fixed.wall), self.cpu.saturating_sub(fixed.cpu));
+        Self { wall, cpu, ..self }
+    }
+}
+
+/// Runs `command`, its output thrown away, and tells what it cost.
+///
+/// # Errors
+/// When it cannot be started or does not exit with code 0; its standard error then goes to the test's.
+pub fn run(mut command: Command) -> anyhow::Result<Cost> {
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    let program = command.get_program().to_string_lossy().into_owned();
+    let start = Instant::now();
+    let child = spawn(command).with_context(|| format!("cannot start `{program}`"))?;
+    let (status, usage) = wait(child.id())?;
+    let wall = start.elapsed();
+    ensure!(status == 0, "`{program}` failed with wait status {status}");
+    Ok(Cost {
+        wall,
+        cpu: time(usage.ru_utime) + time(usage.ru_stime),
+        // Linux counts `ru_maxrss` in KiB.
+        peak_resident_bytes: u64::try_from(usage.ru_maxrss)? * 1024,
+    })
+}
+
+/// Reaps the child together with its account, which `std` throws away.
+fn wait(id: u32) -> anyhow::Result<(i32, libc::rusage)> {
+    let pid = libc::pid_t::try_from(id)?;
+    let mut status = 0;
+    // SAFETY: `rusage` is plain integers, for which zeroes are valid.
+    let mut usage = unsafe { std::mem::zeroed::<libc::rusage>() };
+    // SAFETY: both pointers are to live locals; the child is ours, and nobody else waits for it.
+    let waited = unsafe { libc::wait4(pid, &raw mut status, 0, &raw mut usage) };
+    ensure!(waited == pid, "cannot wait for the child: {}", std::io::Error::last_os_error());
+    Ok((status, usage))
+}
+
+fn time(value: libc::timeval) -> Duration {
+    let seconds = u64::try_from(value.tv_sec).expect("time spent is not negative");
+    let micros = u64::try_from(value.tv_usec).expect("time spent is not negative");
+    Duration::from_secs(seconds) + Duration::from_micros(micros)
+}
