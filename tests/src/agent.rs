@@ -181,6 +181,13 @@ pub fn wasmflow_verb(verb: &str, pipeline: &Path) -> Ended {
     Agent::start(command(verb, pipeline)).wait(Duration::from_secs(60))
 }
 
+/// The command that runs the pipeline file with only warnings in the log, for a benchmark to run and account.
+pub fn quiet_run(pipeline: &PipelineFile) -> Command {
+    let mut command = command("run", pipeline.path());
+    command.env("RUST_LOG", "warn");
+    command
+}
+
 fn command(verb: &str, pipeline: &Path) -> Command {
     let mut command = Command::new(wasmflow());
     command.arg(verb).arg(pipeline).env_remove("RUST_LOG");

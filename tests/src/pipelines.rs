@@ -21,16 +21,25 @@ pub const NOWHERE: &str = r#"
     channel = "events"
 "#;
 
-/// `linger.ms` of [`topic_sink`].
+/// `linger.ms` of [`lingering`].
 pub const LINGER_MS: u64 = 5;
 
-/// A memory channel `events` whose events go to the topic.
-pub fn topic_sink(broker: &str, topic: &str) -> String {
+/// The settings of a connection to the broker, all others as librdkafka has them.
+pub fn connection(broker: &str) -> String {
+    format!("\"bootstrap.servers\" = \"{broker}\"")
+}
+
+/// As [`connection`], with the linger stated.
+pub fn lingering(broker: &str) -> String {
+    format!("{}\n    \"linger.ms\" = \"{LINGER_MS}\"", connection(broker))
+}
+
+/// A memory channel `events` whose events go to the topic, over a connection with these settings.
+pub fn topic_sink(connection: &str, topic: &str) -> String {
     format!(
         r#"
     [kafka.main]
-    "bootstrap.servers" = "{broker}"
-    "linger.ms" = "{LINGER_MS}"
+    {connection}
 
     [channels.events]
     type = "memory"
@@ -38,8 +47,43 @@ pub fn topic_sink(broker: &str, topic: &str) -> String {
     [sinks.topic]
     plugin = "kafka"
     channel = "events"
-    config = {{ topic = "{topic}" }}
+    config = {{ topic = "{topic}", partition_header = "kafka.partition" }}
     allow = {{ kafka = ["main"] }}
+"#
+    )
+}
+
+/// A copy of the topic `from` as it is at the start, each body between `<` and `>`, partition by partition into `to`.
+pub fn topic_to_topic(broker: &str, from: &str, to: &str) -> String {
+    format!(
+        r#"{}
+    [sources.in]
+    plugin = "kafka"
+    channels = ["events"]
+    config = {{ topics = ["{from}"], follow = false }}
+    allow = {{ kafka = ["main"] }}
+    interceptors = ["affix"]
+{AFFIX}"#,
+        topic_sink(&connection(broker), to)
+    )
+}
+
+/// The interceptor `affix`, which puts `<` and `>` around each body.
+pub const AFFIX: &str = r#"
+    [interceptors.affix]
+    plugin = "prefix-suffix"
+    config = { prefix = "<", suffix = ">" }
+"#;
+
+/// A `tail` source of the logs in the folder `logs`, before `sink`, which defines the channel `events`; `config` are further keys.
+pub fn tail_to(config: &str, sink: &str) -> String {
+    format!(
+        r#"{sink}
+    [sources.log]
+    plugin = "tail"
+    channels = ["events"]
+    config = {{ files = ["logs/*.log"], file_header = false, {config} }}
+    allow = {{ dirs = [{{ path = "logs" }}] }}
 "#
     )
 }

@@ -8,6 +8,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use wasmflow_tests::agent::PipelineFile;
 use wasmflow_tests::broker::KafkaBroker;
 use wasmflow_tests::ledger::{self, Ledger};
+use wasmflow_tests::pipelines;
 use wasmflow_tests::records::Topics;
 use wasmflow_tests::soak;
 
@@ -16,32 +17,9 @@ fn fifty_kills_lose_no_tailed_line() -> anyhow::Result<()> {
     let Some(broker) = KafkaBroker::shared() else { return Ok(()) };
     let topics = Topics::at(broker.address());
     topics.create("killed", 1)?;
-    let pipeline = PipelineFile::new(
-        "killed",
-        &format!(
-            r#"
-            [kafka.main]
-            "bootstrap.servers" = "{}"
-
-            [channels.events]
-            type = "memory"
-
-            [sources.log]
-            plugin = "tail"
-            channels = ["events"]
-            config = {{ files = ["logs/*.log"], poll_interval = "20ms", file_header = false }}
-            allow = {{ dirs = [{{ path = "logs" }}] }}
-            batch_events = 100
-
-            [sinks.out]
-            plugin = "kafka"
-            channel = "events"
-            config = {{ topic = "killed" }}
-            allow = {{ kafka = ["main"] }}
-            "#,
-            broker.address()
-        ),
-    );
+    let sink = pipelines::topic_sink(&pipelines::connection(&broker.address()), "killed");
+    let source = pipelines::tail_to("poll_interval = \"20ms\"", &sink);
+    let pipeline = PipelineFile::new("killed", &format!("{source}    batch_events = 100\n"));
     std::fs::create_dir(pipeline.folder().join("logs"))?;
     let log = pipeline.folder().join("logs/app.log");
     let stop = AtomicBool::new(false);

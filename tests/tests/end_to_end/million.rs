@@ -9,6 +9,7 @@ use wasmflow_tests::agent::PipelineFile;
 use wasmflow_tests::broker::KafkaBroker;
 use wasmflow_tests::folder::Folder;
 use wasmflow_tests::ledger::{self, Ledger};
+use wasmflow_tests::pipelines;
 use wasmflow_tests::process::wait_until;
 use wasmflow_tests::records::Topics;
 
@@ -85,36 +86,8 @@ fn a_million_records_keep_their_partitions_and_order_and_none_repeats() -> anyho
         let lines = (0..MILLION / 4).map(|number| ledger::line(&format!("p{partition}"), number));
         topics.produce("million-in", partition, lines)?;
     }
-    let pipeline = PipelineFile::new(
-        "kafka-to-kafka",
-        &format!(
-            r#"
-            [kafka.main]
-            "bootstrap.servers" = "{}"
-
-            [channels.events]
-            type = "memory"
-
-            [sources.in]
-            plugin = "kafka"
-            channels = ["events"]
-            config = {{ topics = ["million-in"], follow = false }}
-            allow = {{ kafka = ["main"] }}
-            interceptors = ["brackets"]
-
-            [interceptors.brackets]
-            plugin = "prefix-suffix"
-            config = {{ prefix = "<", suffix = ">" }}
-
-            [sinks.out]
-            plugin = "kafka"
-            channel = "events"
-            config = {{ topic = "million-out", partition_header = "kafka.partition" }}
-            allow = {{ kafka = ["main"] }}
-            "#,
-            broker.address()
-        ),
-    );
+    let stages = pipelines::topic_to_topic(&broker.address(), "million-in", "million-out");
+    let pipeline = PipelineFile::new("kafka-to-kafka", &stages);
     pipeline.run().expect_done(LIMIT);
     for partition in 0..4 {
         let mut ledger = Ledger::default();

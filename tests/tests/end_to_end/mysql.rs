@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use wasmflow_tests::agent::PipelineFile;
 use wasmflow_tests::database::MariaDb;
+use wasmflow_tests::pipelines::CONSOLE;
 
 const LIMIT: Duration = Duration::from_secs(30);
 const FOUR: [&str; 4] = ["1,zhangsan,", "2,lisi,", "3,wangwu,", "4,zhaoliu,"];
@@ -53,16 +54,6 @@ impl<'d> Students<'d> {
         PipelineFile::new(self.name, &format!("{CONSOLE}{}", self.source("students", config)))
     }
 }
-
-const CONSOLE: &str = r#"
-    [channels.events]
-    type = "memory"
-
-    [sinks.console]
-    plugin = "prefix-suffix"
-    channel = "events"
-    config = { prefix = "" }
-"#;
 
 const ONE_OFF: &str = r#"table = "student", format = "flume-sql", follow = false"#;
 const FOLLOWING: &str = r#"table = "student", format = "flume-sql""#;

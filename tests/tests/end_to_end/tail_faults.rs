@@ -4,31 +4,13 @@ use std::process::Command;
 use std::time::Duration;
 
 use wasmflow_tests::agent::PipelineFile;
+use wasmflow_tests::pipelines;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Tails the files of `logs` to their ends, onto the console.
 fn files_to_console(name: &str, config: &str) -> PipelineFile {
-    let pipeline = PipelineFile::new(
-        name,
-        &format!(
-            r#"
-            [channels.events]
-            type = "memory"
-
-            [sources.log]
-            plugin = "tail"
-            channels = ["events"]
-            config = {{ files = ["logs/*.log"], file_header = false, {config} }}
-            allow = {{ dirs = [{{ path = "logs" }}] }}
-
-            [sinks.console]
-            plugin = "prefix-suffix"
-            channel = "events"
-            config = {{ prefix = "" }}
-            "#
-        ),
-    );
+    let pipeline = PipelineFile::new(name, &pipelines::tail_to(config, pipelines::CONSOLE));
     std::fs::create_dir(pipeline.folder().join("logs")).expect("the folder is fresh");
     pipeline
 }

@@ -5,43 +5,18 @@ use std::time::Duration;
 use wasmflow_tests::agent::PipelineFile;
 use wasmflow_tests::broker::{KafkaBroker, USER};
 use wasmflow_tests::ledger::{self, Ledger};
+use wasmflow_tests::pipelines;
 use wasmflow_tests::records::Topics;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Tails `app.log` to its end into the topic `out`, over a connection with these settings.
 fn file_to_topic(name: &str, connection: &str, lines: u64) -> PipelineFile {
-    let pipeline = PipelineFile::new(
-        name,
-        &format!(
-            r#"
-            [kafka.main]
-            {connection}
-
-            [channels.events]
-            type = "memory"
-
-            [sources.log]
-            plugin = "tail"
-            channels = ["events"]
-            config = {{ files = ["logs/app.log"], follow = false, file_header = false }}
-            allow = {{ dirs = [{{ path = "logs" }}] }}
-
-            [sinks.out]
-            plugin = "kafka"
-            channel = "events"
-            config = {{ topic = "out" }}
-            allow = {{ kafka = ["main"] }}
-            "#
-        ),
-    );
+    let stages = pipelines::tail_to("follow = false", &pipelines::topic_sink(connection, "out"));
+    let pipeline = PipelineFile::new(name, &stages);
     std::fs::create_dir(pipeline.folder().join("logs")).expect("the folder is fresh");
     pipeline.folder().write("logs/app.log", ledger::lines("log", 0..lines));
     pipeline
-}
-
-fn server(broker: &KafkaBroker) -> String {
-    format!("\"bootstrap.servers\" = \"{}\"", broker.address())
 }
 
 /// What the topic `out` holds arrived once and in order: the producer is idempotent, so a broken connection repeats nothing.
@@ -56,7 +31,7 @@ fn a_broker_that_is_down_at_start_delays_and_loses_nothing() -> anyhow::Result<(
     let Some(mut broker) = KafkaBroker::own() else { return Ok(()) };
     Topics::at(broker.address()).create("out", 1)?;
     broker.kill();
-    let pipeline = file_to_topic("down-at-start", &server(&broker), 1000);
+    let pipeline = file_to_topic("down-at-start", &pipelines::connection(&broker.address()), 1000);
     let agent = pipeline.run();
     agent.expect_log("main", LIMIT);
     broker.restart()?;
@@ -70,7 +45,7 @@ fn a_broker_that_goes_away_in_the_middle_delays_and_loses_nothing() -> anyhow::R
     let Some(mut broker) = KafkaBroker::own() else { return Ok(()) };
     let topics = Topics::at(broker.address());
     topics.create("out", 1)?;
-    let pipeline = file_to_topic("down-in-the-middle", &server(&broker), LINES);
+    let pipeline = file_to_topic("down-in-the-middle", &pipelines::connection(&broker.address()), LINES);
     let agent = pipeline.run();
     topics.wait_for_count("out", 1, LIMIT)?;
     broker.kill();
@@ -114,7 +89,7 @@ fn a_refused_password_is_said_in_words_and_does_not_appear_in_them() -> anyhow::
 fn a_topic_that_does_not_exist_is_said_and_taken_up_when_it_is_made() -> anyhow::Result<()> {
     let Some(broker) = KafkaBroker::shared() else { return Ok(()) };
     let topics = Topics::at(broker.address());
-    let pipeline = file_to_topic("missing-topic", &server(broker), 10);
+    let pipeline = file_to_topic("missing-topic", &pipelines::connection(&broker.address()), 10);
     let text = std::fs::read_to_string(pipeline.path())?.replace("topic = \"out\"", "topic = \"made-later\"");
     std::fs::write(pipeline.path(), text)?;
     let agent = pipeline.run();

@@ -77,7 +77,7 @@ fn a_line_by_netcat_is_with_kafka_within_milliseconds_beyond_the_linger() -> any
     let port = free_port();
     let pipeline = PipelineFile::new(
         "netcat-kafka",
-        &pipelines::netcat_to(port, &pipelines::topic_sink(&broker.address(), "acknowledged")),
+        &pipelines::netcat_to(port, &pipelines::topic_sink(&pipelines::lingering(&broker.address()), "acknowledged")),
     );
     let agent = pipeline.run();
     let mut client = NetcatClient::connect(port);

@@ -2,10 +2,11 @@
 
 use std::process::Command;
 
-use wasmflow_tests::agent::PipelineFile;
+use wasmflow_tests::agent::{PipelineFile, quiet_run};
 use wasmflow_tests::binary::wasmflow;
 use wasmflow_tests::broker::KafkaBroker;
 use wasmflow_tests::measure::median;
+use wasmflow_tests::pipelines;
 use wasmflow_tests::records::Topics;
 use wasmflow_tests::run::{Cost, run};
 
@@ -28,8 +29,8 @@ pub fn measure(report: &mut Report) -> anyhow::Result<()> {
     let (mut ours, mut raw) = (Vec::new(), Vec::new());
     for round in 0..RUNS {
         let to = format!("bench-wasmflow-{round}");
-        let pipeline = pipeline(&broker.address(), &to);
-        ours.push(copied(&topics, &to, agent(&pipeline))?);
+        let pipeline = PipelineFile::new(&to, &pipelines::topic_to_topic(&broker.address(), "bench-in", &to));
+        ours.push(copied(&topics, &to, quiet_run(&pipeline))?);
         let to = format!("bench-raw-{round}");
         raw.push(copied(&topics, &to, raw_loop(&broker.address(), &to))?);
     }
@@ -57,46 +58,8 @@ fn add(report: &mut Report, what: &str, costs: &[Cost]) -> f64 {
     rate
 }
 
-fn agent(pipeline: &PipelineFile) -> Command {
-    let mut command = Command::new(wasmflow());
-    command.arg("run").arg(pipeline.path()).env("RUST_LOG", "warn");
-    command
-}
-
 fn raw_loop(broker: &str, to: &str) -> Command {
     let mut command = Command::new(wasmflow().with_file_name("raw-kafka"));
     command.args([broker, "bench-in", to]);
     command
-}
-
-fn pipeline(broker: &str, to: &str) -> PipelineFile {
-    PipelineFile::new(
-        to,
-        &format!(
-            r#"
-    [kafka.main]
-    "bootstrap.servers" = "{broker}"
-
-    [channels.events]
-    type = "memory"
-
-    [sources.in]
-    plugin = "kafka"
-    channels = ["events"]
-    config = {{ topics = ["bench-in"], follow = false }}
-    allow = {{ kafka = ["main"] }}
-    interceptors = ["affix"]
-
-    [interceptors.affix]
-    plugin = "prefix-suffix"
-    config = {{ prefix = "<", suffix = ">" }}
-
-    [sinks.out]
-    plugin = "kafka"
-    channel = "events"
-    config = {{ topic = "{to}", partition_header = "kafka.partition" }}
-    allow = {{ kafka = ["main"] }}
-"#
-        ),
-    )
 }

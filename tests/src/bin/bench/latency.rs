@@ -55,7 +55,8 @@ fn idle(report: &mut Report, agent: &Agent) {
 fn to_kafka(report: &mut Report, broker: &KafkaBroker) -> anyhow::Result<()> {
     Topics::at(broker.address()).create("acknowledged", 1)?;
     let port = free_port();
-    let stages = pipelines::netcat_to(port, &pipelines::topic_sink(&broker.address(), "acknowledged"));
+    let stages =
+        pipelines::netcat_to(port, &pipelines::topic_sink(&pipelines::lingering(&broker.address()), "acknowledged"));
     let pipeline = PipelineFile::new("netcat-kafka", &stages);
     let agent = pipeline.run();
     let mut client = NetcatClient::connect(port);

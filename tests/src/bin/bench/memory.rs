@@ -4,8 +4,9 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use wasmflow_tests::agent::PipelineFile;
+use wasmflow_tests::agent::{PipelineFile, quiet_run};
 use wasmflow_tests::measure::median;
+use wasmflow_tests::pipelines::{AFFIX, NOWHERE};
 use wasmflow_tests::run::{Cost, run};
 
 use crate::RUNS;
@@ -13,19 +14,20 @@ use crate::report::Report;
 
 const EVENTS: u32 = 20_000_000;
 const BODY_BYTES: usize = 100;
+const AFFIXED: &str = r#"["affix"]"#;
 
 /// Runs each pipeline and the reference in turn, so that a slow minute of the machine meets all.
 pub fn measure(report: &mut Report) -> anyhow::Result<()> {
-    let (plain, affixed) = (pipeline("stress-null", EVENTS, ""), pipeline("stress-affix-null", EVENTS, AFFIX));
-    let (plain_start, affixed_start) = (pipeline("one-null", 1, ""), pipeline("one-affix-null", 1, AFFIX));
+    let (plain, affixed) = (pipeline("stress-null", EVENTS, "[]"), pipeline("stress-affix-null", EVENTS, AFFIXED));
+    let (plain_start, affixed_start) = (pipeline("one-null", 1, "[]"), pipeline("one-affix-null", 1, AFFIXED));
     let mut plain_costs = Vec::new();
     let mut affixed_costs = Vec::new();
     let mut one_core_costs = Vec::new();
     let mut references = Vec::new();
     for _ in 0..RUNS {
-        plain_costs.push(run(agent(&plain))?.beyond(run(agent(&plain_start))?));
-        affixed_costs.push(run(agent(&affixed))?.beyond(run(agent(&affixed_start))?));
-        one_core_costs.push(run(on_one_core(agent(&plain)))?.beyond(run(on_one_core(agent(&plain_start)))?));
+        plain_costs.push(run(quiet_run(&plain))?.beyond(run(quiet_run(&plain_start))?));
+        affixed_costs.push(run(quiet_run(&affixed))?.beyond(run(quiet_run(&affixed_start))?));
+        one_core_costs.push(run(on_one_core(quiet_run(&plain)))?.beyond(run(on_one_core(quiet_run(&plain_start)))?));
         references.push(reference());
     }
     add(report, "stress -> memory -> null, 100 B", &plain_costs);
@@ -49,39 +51,19 @@ fn rate(took: Duration) -> f64 {
     f64::from(EVENTS) / took.as_secs_f64()
 }
 
-const AFFIX: &str = r#"
-    interceptors = ["affix"]
-
-    [interceptors.affix]
-    plugin = "prefix-suffix"
-    config = { prefix = "<", suffix = ">" }
-"#;
-
 fn pipeline(name: &str, events: u32, interceptors: &str) -> PipelineFile {
     PipelineFile::new(
         name,
         &format!(
-            r#"
-    [channels.events]
-    type = "memory"
-
-    [sinks.nowhere]
-    plugin = "null"
-    channel = "events"
-
+            r#"{NOWHERE}
     [sources.stress]
     plugin = "stress"
     channels = ["events"]
     config = {{ size_bytes = {BODY_BYTES}, total = {events} }}
-{interceptors}"#
+    interceptors = {interceptors}
+{AFFIX}"#
         ),
     )
-}
-
-fn agent(pipeline: &PipelineFile) -> Command {
-    let mut command = Command::new(wasmflow_tests::binary::wasmflow());
-    command.arg("run").arg(pipeline.path()).env("RUST_LOG", "warn");
-    command
 }
 
 fn on_one_core(command: Command) -> Command {
