@@ -20,7 +20,7 @@ quickstart: toolchain ## Build wasmflow and watch events flow from a file throug
 	@$(target_dir)/release/wasmflow run examples/quickstart/pipeline.toml
 
 test: toolchain servers ## Run every test, against a real Kafka and a real MariaDB
-	$(call timed,build the tests,cargo test --release --workspace --no-run)
+	$(call timed,build the tests,cargo build --release --workspace --all-targets)
 	$(call timed,run the tests,cargo test --release --workspace)
 
 soak: toolchain servers ## Run the tests that block and kill at full length: a minute blocked, hundreds of kills
