@@ -86,9 +86,12 @@ fn every_example_has_a_test_and_a_readme() {
 #[test]
 fn every_pipeline_of_the_examples_names_the_schema_and_the_schema_is_the_current_one() -> anyhow::Result<()> {
     let examples = repository().join("examples");
-    for file in std::fs::read_dir(&examples)?.flatten().filter_map(|folder| std::fs::read_dir(folder.path()).ok()).flatten() {
+    for file in
+        std::fs::read_dir(&examples)?.flatten().filter_map(|folder| std::fs::read_dir(folder.path()).ok()).flatten()
+    {
         let path = file?.path();
-        let is_pipeline = path.extension().is_some_and(|extension| extension == "toml") && !path.ends_with("Cargo.toml");
+        let is_pipeline =
+            path.extension().is_some_and(|extension| extension == "toml") && !path.ends_with("Cargo.toml");
         let text = if is_pipeline { std::fs::read_to_string(&path)? } else { continue };
         assert!(text.starts_with("#:schema ../pipeline.schema.json\n"), "{}", path.display());
     }
@@ -117,7 +120,8 @@ fn the_quick_start_prints_the_masked_sample_and_ends_by_itself() -> anyhow::Resu
 #[test]
 fn a_tailed_file_reaches_its_topic_through_two_kills() -> anyhow::Result<()> {
     let Some(broker) = KafkaBroker::shared() else { return Ok(()) };
-    let example = Example::copy("tail-to-kafka", &[("localhost:9092", &broker.address()), ("kafka-test", "tailed-test")])?;
+    let example =
+        Example::copy("tail-to-kafka", &[("localhost:9092", &broker.address()), ("kafka-test", "tailed-test")])?;
     let topics = Topics::at(broker.address());
     topics.create("tailed-test", 1)?;
     let mut written = 0;

@@ -1,10 +1,12 @@
 //! Pipelines run by the built binary against real servers. One executable, so that all its tests share one broker and one
 //! database; what depends on a quiet machine is in `timing` instead.
 
+mod examples;
 mod guests;
 mod kills;
 mod million;
 mod mysql;
+mod roads;
 mod servers;
 mod tail_faults;
 mod unreachable;

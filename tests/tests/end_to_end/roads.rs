@@ -37,8 +37,12 @@ fn below(total: u32) -> Vec<String> {
 
 #[test]
 fn a_replicating_selector_gives_every_channel_every_event_in_order() {
-    let pipeline =
-        numbers("replicating", 5000, r#"channels = ["left", "right"]"#, &format!("{}{}", shown("left"), shown("right")));
+    let pipeline = numbers(
+        "replicating",
+        5000,
+        r#"channels = ["left", "right"]"#,
+        &format!("{}{}", shown("left"), shown("right")),
+    );
     let lines = pipeline.run().expect_done(LIMIT);
     assert_eq!(of_channel(&lines, "left"), below(5000));
     assert_eq!(of_channel(&lines, "right"), below(5000));
@@ -52,7 +56,8 @@ fn two_sinks_on_one_channel_both_get_every_event() {
         channel = "left"
         config = { prefix = "also " }
     "#;
-    let lines = numbers("two-sinks", 3000, r#"channels = ["left"]"#, &(shown("left") + second)).run().expect_done(LIMIT);
+    let lines =
+        numbers("two-sinks", 3000, r#"channels = ["left"]"#, &(shown("left") + second)).run().expect_done(LIMIT);
     assert_eq!(of_channel(&lines, "left"), below(3000));
     assert_eq!(of_channel(&lines, "also"), below(3000));
 }
@@ -167,7 +172,10 @@ fn without_a_dead_letter_channel_a_rejection_stops_the_pipeline_and_nothing_behi
 }
 
 fn numbers_shown() -> String {
-    format!("[sources.numbers]\nplugin = \"seq\"\nconfig = {{ total = 30 }}\nchannels = [\"events\"]\n{}", shown("events"))
+    format!(
+        "[sources.numbers]\nplugin = \"seq\"\nconfig = {{ total = 30 }}\nchannels = [\"events\"]\n{}",
+        shown("events")
+    )
 }
 
 #[test]
