@@ -30,7 +30,7 @@ const TEN: &str = r#"
     [channels.refused]
     type = "memory"
 
-    [sinks.refused]
+    [sinks.letters]
     plugin = "prefix-suffix"
     channel = "refused"
     config = { prefix = "refused " }
