@@ -10,6 +10,7 @@ use super::diagnostic::{Diagnostic, Span};
 use super::pipeline::KafkaConnection;
 use super::read::{At, Node, Reader, Value, entries};
 use super::secret::{Secret, read_secret};
+use crate::kafka::{Visibility, check_option};
 
 /// A connection as written.
 #[derive(Debug, Clone, Default)]
@@ -21,17 +22,6 @@ pub struct KafkaTable {
     secret: Vec<String>,
     is_partial: bool,
 }
-
-/// Options whose meaning is the host's to keep: acknowledgements, positions and groups would break under other values.
-const HOST_OWNED: &[(&str, &str)] = &[
-    ("enable.auto.commit", "offsets are committed when their events are settled"),
-    ("enable.auto.offset.store", "offsets are stored when their events are settled"),
-    ("auto.commit.enable", "offsets are committed when their events are settled"),
-    ("group.id", "a Kafka source names its group with `config.group`"),
-    ("group.instance.id", "it is made of `[pipeline] instance` and the source's name"),
-    ("transactional.id", "it is made of the pipeline's and the instance's names"),
-    ("partition.assignment.strategy", "rebalancing is cooperative"),
-];
 
 impl Value for KafkaTable {
     fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
@@ -72,15 +62,17 @@ impl KafkaTable {
             self.embedded = value.map(|value| At { value, span: node.span() });
             return;
         }
-        if let Some((_, why)) = HOST_OWNED.iter().find(|(owned, _)| *owned == name) {
-            let message = format!("`{name}` is for wasmflow to set: {why}");
-            reader.push(Diagnostic::error("host-owned", key.span, message).hint("leave it out"));
-            return;
-        }
+        let key_span = key.span.clone();
         match reader.within(key, |reader| option_value(node, reader)) {
             None => self.is_partial = true,
             Some((value, by_reference)) => {
-                if by_reference || names_a_secret(&name) {
+                let is_secret = by_reference || names_a_secret(&name);
+                let visibility = if is_secret { Visibility::Secret } else { Visibility::Shown };
+                if let Err(problem) = check_option(&name, &value, visibility) {
+                    let diagnostic = Diagnostic::error("kafka-option", key_span, problem.message);
+                    reader.push(problem.hint.into_iter().fold(diagnostic, Diagnostic::hint));
+                }
+                if is_secret {
                     self.secret.push(name.clone());
                 }
                 self.options.insert(name, At { value: SecretString::from(value), span: node.span() });

@@ -7,25 +7,35 @@ use crate::config::pipeline::{ConnectionName, KafkaConnection};
 use super::KafkaError;
 use super::client::{ClientConfig, Role, option_names};
 
-/// Options that the host sets itself, and why nobody else may.
+/// Options that the host sets itself: acknowledgements, positions and groups would break under other values. And why.
 const HOST_OWNED: &[(&[&str], &str)] = &[
     (
         &["enable.auto.commit", "auto.commit.enable", "auto.commit.interval.ms", "enable.auto.offset.store"],
-        "the host commits offsets when events are settled",
+        "offsets are committed when their events are settled",
     ),
-    (&["group.id"], "the source's `group` says it"),
-    (&["group.instance.id"], "the host makes it of the pipeline's `instance` and the stage"),
-    (&["transactional.id", "transaction.timeout.ms"], "transactions are the host's"),
-    (&["enable.partition.eof"], "the host needs the end of a partition"),
-    (
-        &["message.timeout.ms", "delivery.timeout.ms", "retries", "message.send.max.retries"],
-        "the host never gives a record up: a broker that is away is back-pressure",
-    ),
-    (&["delivery.report.only.error"], "the host trusts delivery reports"),
-    (&["enable.idempotence", "enable.gapless.guarantee"], "the producer is always idempotent: order hangs on it"),
-    (&["test.mock.num.brokers"], "write embedded = true"),
+    (&["group.id"], "a Kafka source names its group with `config.group`"),
+    (&["group.instance.id"], "it is made of `[pipeline] instance` and the source's name"),
+    (&["transactional.id"], "it is made of the pipeline's and the instance's names"),
+    (&["partition.assignment.strategy"], "rebalancing is cooperative"),
+    (&["enable.partition.eof"], "a finite source needs the end of its partitions"),
+    (&["retries", "message.send.max.retries"], NEVER_GIVEN_UP),
+    (&["delivery.report.only.error"], "every record's delivery report is needed"),
+    (&["enable.idempotence", "enable.gapless.guarantee"], "the producer is idempotent: order hangs on it"),
+    (&["test.mock.num.brokers"], "`embedded = true` starts a broker in this process"),
     (&["plugin.library.paths"], "no foreign code is loaded into the host"),
 ];
+
+/// Options of which one value is right: it may be written down, and no other.
+const HOST_FIXED: &[(&[&str], &[&str], &str)] = &[
+    (
+        &["acks", "request.required.acks"],
+        &["all", "-1"],
+        "it is `all`: a sink's ok means that no replica lacks the record",
+    ),
+    (&["message.timeout.ms", "delivery.timeout.ms"], &["0"], NEVER_GIVEN_UP),
+];
+
+const NEVER_GIVEN_UP: &str = "no record is given up, and a broker that is away is back-pressure";
 
 /// For every client. The operator's value wins.
 const COMMON: &[(&str, &str)] = &[
@@ -72,12 +82,22 @@ const CLASSIC_GROUP: &[(&str, &str)] = &[
     ("heartbeat.interval.ms", "500"),
 ];
 
-/// librdkafka lists only options that have a value: what operators set and it does not tell.
+/// librdkafka lists only options that have a value, under their first names: what operators set and it does not tell.
 const UNLISTED: &[&str] = &[
+    "acks",
+    "auto.offset.reset",
+    "batch.size",
     "bootstrap.servers",
     "client.rack",
+    "compression.level",
+    "compression.type",
     "debug",
     "https.ca.location",
+    "linger.ms",
+    "max.in.flight.requests.per.connection",
+    "max.partition.fetch.bytes",
+    "partitioner",
+    "request.timeout.ms",
     "sasl.mechanism",
     "sasl.oauthbearer.client.id",
     "sasl.oauthbearer.client.secret",
@@ -216,16 +236,16 @@ impl Visibility {
 /// For an option that librdkafka does not know, a value that it does not take, and what is the host's own.
 pub fn check_option(option: &str, value: &str, visibility: Visibility) -> Result<(), OptionProblem> {
     if let Some(reason) = owned_by_host(option, value) {
-        let message = format!("option `{option}` is the host's own");
-        return Err(OptionProblem { message, hint: Some(reason.to_owned()) });
+        let message = format!("`{option}` is for wasmflow to set: {reason}");
+        return Err(OptionProblem { message, hint: Some("leave it out".to_owned()) });
     }
     ClientConfig::new().set(option, value).map_err(|explanation| refused(option, explanation, visibility))
 }
 
 fn owned_by_host(option: &str, value: &str) -> Option<&'static str> {
-    if matches!(option, "acks" | "request.required.acks") {
-        return (!matches!(value.trim(), "all" | "-1"))
-            .then_some("acks is always `all`: a sink's ok means that no replica lacks it");
+    let fixed = HOST_FIXED.iter().find(|(options, _, _)| options.contains(&option));
+    if let Some((_, right, reason)) = fixed {
+        return (!right.contains(&value.trim())).then_some(reason);
     }
     HOST_OWNED.iter().find(|(options, _)| options.contains(&option)).map(|(_, reason)| *reason)
 }
@@ -236,7 +256,7 @@ fn refused(option: &str, explanation: String, visibility: Visibility) -> OptionP
     let message = match (unknown, visibility) {
         (true, _) => format!("librdkafka has no option `{option}`"),
         (false, Visibility::Secret) => format!("librdkafka does not take the value of `{option}`"),
-        (false, Visibility::Shown) => format!("option `{option}`: {explanation}"),
+        (false, Visibility::Shown) => format!("`{option}`: {explanation}"),
     };
     let hint = unknown.then(|| nearest_option(option)).flatten().map(|known| format!("did you mean `{known}`?"));
     OptionProblem { message, hint }
