@@ -25,6 +25,8 @@ pub struct Pending {
     held: bool,
     /// Given to Kafka, not yet acknowledged.
     landings: VecDeque<Landing>,
+    /// Given to Kafka, and not taken: never settled, only taken again.
+    lost: bool,
     /// Dead letters of these events.
     letters: Vec<Receipt>,
 }
@@ -37,7 +39,7 @@ impl std::fmt::Debug for Pending {
 
 impl Pending {
     pub fn new(tag: u64, first: u64, next: u64) -> Self {
-        Self { tag, first, next, exact: true, held: false, landings: VecDeque::new(), letters: Vec::new() }
+        Self { tag, first, next, exact: true, held: false, landings: VecDeque::new(), lost: false, letters: Vec::new() }
     }
 
     /// Ties this delivery to an earlier one whose events go out with it: they are settled together.
@@ -45,12 +47,13 @@ impl Pending {
         self.first = earlier.first;
         self.exact = false;
         self.held |= earlier.held;
+        self.lost |= earlier.lost;
         self.letters.extend(earlier.letters);
         earlier.landings.into_iter().rev().for_each(|landing| self.landings.push_front(landing));
     }
 
     fn is_done(&self) -> bool {
-        !self.held && self.landings.is_empty() && self.letters.iter().all(Receipt::is_settled)
+        !self.held && !self.lost && self.landings.is_empty() && self.letters.iter().all(Receipt::is_settled)
     }
 }
 
@@ -120,6 +123,7 @@ impl PendingDeliveries {
         let landing = pending.landings.front_mut().expect("it is not empty");
         let answer = landing.await;
         pending.landings.pop_front();
+        pending.lost |= answer.is_err();
         (pending.tag, answer)
     }
 
@@ -184,5 +188,15 @@ mod tests {
         assert_eq!(pending.0.len(), 2);
         assert_eq!(pending.settle(NOTHING_KEPT, false), Some(20));
         assert_eq!(pending.settle(NOTHING_KEPT, true), Some(50));
+    }
+
+    #[tokio::test]
+    async fn a_delivery_that_the_broker_has_not_taken_is_never_settled() {
+        let mut pending = three();
+        let lost = ProducerLost { failure: crate::plugin::Failure::Fatal("gone".into()) };
+        pending.0[1].landings.push_back(Box::pin(std::future::ready(Err(lost))));
+        assert!(matches!(pending.landed().await, (2, Err(_))));
+        assert_eq!(pending.settle(NOTHING_KEPT, true), Some(20));
+        assert_eq!(pending.settle(NOTHING_KEPT, true), None);
     }
 }

@@ -28,6 +28,10 @@ pub struct TailedFile {
     /// Known from the position, and not found since.
     pub restored: bool,
     pub absent_since: Option<Instant>,
+    /// Files whose name it has taken and that have something left: that comes first, so the lines of one name stay in order.
+    ///
+    /// Invariant: set when this file is found, to files that were known before, so none waits for itself.
+    pub behind: Vec<Identity>,
     pub queued: bool,
     /// The last line is to be brought without its newline.
     pub bring_rest: bool,
@@ -64,6 +68,7 @@ impl TailedFile {
             handle: None,
             restored: false,
             absent_since: None,
+            behind: Vec::new(),
             queued: false,
             bring_rest: false,
             end: u64::MAX,

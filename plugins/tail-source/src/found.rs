@@ -26,15 +26,28 @@ impl Tail {
         let mut moved = self.moved_identities(&names);
         let (known, new): (Vec<_>, Vec<_>) =
             scan.found.iter().partition(|found| self.files.contains_key(&found.identity));
+        let mut unread = if new.is_empty() { HashMap::new() } else { self.unread_by_path() };
         known.into_iter().for_each(|found| self.found_again(found));
         for found in new {
             let before = moved.remove(found.path.as_str());
             self.found_new(found, before, now);
+            if let Some(file) = self.files.get_mut(&found.identity) {
+                file.behind = unread.remove(found.path.as_str()).unwrap_or_default();
+            }
         }
         self.note_lost(&names, &scan, now);
         if std::mem::take(&mut self.first_scan) && self.options.start_at_end {
             self.changes.starting_at_end();
         }
+    }
+
+    /// The files with something to read, by the name they had until now.
+    fn unread_by_path(&self) -> HashMap<String, Vec<Identity>> {
+        let mut unread: HashMap<_, Vec<_>> = HashMap::new();
+        for file in self.files.values().filter(|file| file.queued) {
+            unread.entry(file.path().to_string()).or_default().push(file.identity);
+        }
+        unread
     }
 
     fn note_lost(&mut self, names: &HashSet<Identity>, scan: &Scan, now: Instant) {

@@ -15,6 +15,8 @@ use crate::pattern::{Component, Pattern, fits};
 
 /// How long folder times are believed.
 const FULL_SCAN_INTERVAL: Duration = Duration::from_secs(10);
+/// The kernel stamps changes with the time of its last tick: two of them less than a tick (10 ms at most) apart look like one.
+const CLOCK_GRAIN: Duration = Duration::from_millis(20);
 /// A full scan takes at most one part in this many of the time.
 const FULL_SCAN_SHARE: u32 = 100;
 /// Limit: folders below `**`.
@@ -58,7 +60,9 @@ pub struct Scanner {
 
 struct Folder {
     modified: u128,
-    /// The time was the same when the folder was listed before.
+    /// When it was first listed with this time.
+    since: Instant,
+    /// The time was still the same when the folder was listed once more, longer than [`CLOCK_GRAIN`] after that.
     settled: bool,
     entries: Vec<(Entry, Option<Identity>)>,
 }
@@ -186,11 +190,13 @@ impl Walk<'_> {
         if known.is_some_and(|known| known.modified == modified && (known.settled || !first_visit)) {
             return Ok(());
         }
-        let settled = known.is_some_and(|known| known.modified == modified);
+        let now = Instant::now();
+        let since = known.filter(|known| known.modified == modified).map_or(now, |known| known.since);
+        let settled = now - since >= CLOCK_GRAIN;
         let mut entries = self.disk.list(path)?;
         entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         let entries = entries.into_iter().map(|entry| (entry, None)).collect();
-        self.folders.insert(path.to_owned(), Folder { modified, settled, entries });
+        self.folders.insert(path.to_owned(), Folder { modified, since, settled, entries });
         Ok(())
     }
 }

@@ -215,13 +215,24 @@ impl Tail {
         let mut lines = Lines::new(bounds);
         while !lines.is_full() {
             let Some(identity) = self.ready.pop_front() else { break };
-            if self.turn(identity, now, &mut lines) {
+            if self.is_behind_another(identity) || self.turn(identity, now, &mut lines) {
                 self.ready.push_back(identity);
             } else if let Some(file) = self.files.get_mut(&identity) {
                 file.queued = false;
             }
         }
         lines
+    }
+
+    /// Whether the file has taken the name of one that still has something to read.
+    fn is_behind_another(&mut self, identity: Identity) -> bool {
+        let Some(mut behind) = self.files.get_mut(&identity).map(|file| std::mem::take(&mut file.behind)) else {
+            return false;
+        };
+        behind.retain(|before| self.files.get(before).is_some_and(|file| file.queued));
+        let waits = !behind.is_empty();
+        self.files.get_mut(&identity).expect("looked up above").behind = behind;
+        waits
     }
 
     /// One file's turn; says whether it stays ready.
