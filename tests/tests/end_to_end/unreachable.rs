@@ -33,7 +33,8 @@ fn a_broker_that_is_down_at_start_delays_and_loses_nothing() -> anyhow::Result<(
     broker.kill();
     let pipeline = file_to_topic("down-at-start", &pipelines::connection(&broker.address()), 1000);
     let agent = pipeline.run();
-    agent.expect_log("main", LIMIT);
+    agent.expect_log(&broker.address(), LIMIT);
+    agent.expect_log("down-at-start.topic", LIMIT);
     broker.restart()?;
     agent.expect_done(LIMIT);
     assert_all_arrived_once(&broker, 1000)
@@ -95,7 +96,8 @@ fn a_topic_that_does_not_exist_is_said_and_taken_up_when_it_is_made() -> anyhow:
     let agent = pipeline.run();
     agent.expect_log("made-later", LIMIT);
     topics.create("made-later", 1)?;
-    agent.expect_done(LIMIT);
+    let ended = agent.wait(LIMIT);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     let records = topics.read_all("made-later")?;
     Ledger::of(records.iter().map(|record| record.text())).assert_each_once_in_order("log", 10);
     Ok(())
