@@ -6,12 +6,15 @@
 pub fn write_value(out: &mut Vec<u8>, value: &[u8]) {
     match std::str::from_utf8(value) {
         Ok(text) => write_string(out, text),
-        Err(_) => {
-            out.extend_from_slice(br#"{"base64":""#);
-            write_base64(out, value);
-            out.extend_from_slice(br#""}"#);
-        }
+        Err(_) => write_binary(out, value),
     }
+}
+
+/// Appends `{"base64":"…"}`, for a value that is known to be no text even where it happens to be UTF-8.
+pub fn write_binary(out: &mut Vec<u8>, value: &[u8]) {
+    out.extend_from_slice(br#"{"base64":""#);
+    write_base64(out, value);
+    out.extend_from_slice(br#""}"#);
 }
 
 /// Appends a JSON string with its quotes.
@@ -34,8 +37,8 @@ pub fn write_members<'e>(out: &mut Vec<u8>, headers: impl IntoIterator<Item = (&
     write_value(out, body);
 }
 
-/// The standard alphabet with padding (RFC 4648).
-fn write_base64(out: &mut Vec<u8>, bytes: &[u8]) {
+/// Appends base64 in the standard alphabet, with padding (RFC 4648).
+pub fn write_base64(out: &mut Vec<u8>, bytes: &[u8]) {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     for chunk in bytes.chunks(3) {
         let word = (0..3).fold(0u32, |word, index| word << 8 | u32::from(chunk.get(index).copied().unwrap_or(0)));
