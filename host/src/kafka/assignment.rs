@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::client::{Code, Messages, PartitionQueue, TopicOffset};
+use super::client::{Client, Code, Messages, PartitionQueue, TopicOffset, offset};
 use super::fetch::Columns;
 use crate::event::Batch;
 use crate::position::{Part, Position};
@@ -34,7 +34,9 @@ pub(super) struct Partition {
     queue: PartitionQueue,
     /// Read from librdkafka and not handed out.
     waiting: Messages,
-    /// Where it was assigned to start; nothing when only the broker knows (the beginning, the end).
+    /// What librdkafka was told to start at: an offset, the beginning or the end.
+    assigned: i64,
+    /// Where that is; nothing while only the broker knows.
     start: Option<i64>,
     /// Behind the last record handed out.
     next: Option<i64>,
@@ -42,8 +44,7 @@ pub(super) struct Partition {
     settled: Option<i64>,
     /// Behind the last record that the group has been told of, and what was asked of it last.
     committed: Option<i64>,
-    /// Behind the newest record when it was assigned; nothing when the leader did not say: then its end is where an
-    /// end is reported.
+    /// Behind the newest record when it was assigned; nothing while the leader has not said.
     end: Option<i64>,
     at_end: bool,
     /// Nothing more is handed out: it is being revoked or rewound.
@@ -55,6 +56,7 @@ pub(super) struct NewPartition {
     pub(super) topic: Arc<str>,
     pub(super) number: i32,
     pub(super) queue: PartitionQueue,
+    pub(super) assigned: i64,
     pub(super) start: Option<i64>,
     pub(super) committed: Option<i64>,
     pub(super) end: Option<i64>,
@@ -68,10 +70,10 @@ pub(super) struct Gathered {
 
 /// Something in a partition's queue that is no record.
 pub(super) struct PartitionError {
-    pub(super) topic: Arc<str>,
-    pub(super) number: i32,
     pub(super) code: Code,
     pub(super) text: String,
+    /// The partition, held, and where it goes on once it has been moved there.
+    pub(super) resume: TopicOffset,
 }
 
 /// A new member is given nothing before the others have given back: only after this has it really nothing to read.
@@ -100,6 +102,7 @@ impl Assignment {
             number: new.number,
             queue: new.queue,
             waiting: Messages::default(),
+            assigned: new.assigned,
             start: new.start,
             next: new.start,
             settled: None,
@@ -167,7 +170,8 @@ impl Assignment {
             match error {
                 // What came before it is handed out first; the error is still at the head of the queue.
                 Some(error) if columns.len() == 0 => {
-                    partition.waiting.pop();
+                    partition.held = true;
+                    partition.waiting.clear();
                     return Err(error);
                 }
                 Some(_) => break,
@@ -179,13 +183,49 @@ impl Assignment {
         Ok((columns.len() > 0).then(|| Gathered { batch: columns.finish(), position }))
     }
 
-    /// True once, when every partition has been read to the end it had when it was assigned.
-    pub(super) fn reaches_end(&mut self) -> bool {
+    /// True once, when every partition has been read to the end it had when it was assigned. Ask when nothing was gathered:
+    /// then what was read is what was handed out.
+    pub(super) fn reaches_end(&mut self, client: &Client) -> bool {
         let Some(given) = self.given else { return false };
-        let is_due = !self.is_empty() || given.elapsed() >= FIRST_PARTITIONS;
-        let reached = is_due && !self.said_end && self.partitions.iter().all(|partition| partition.at_end);
-        self.said_end |= reached;
-        reached
+        if self.said_end || (self.is_empty() && given.elapsed() < FIRST_PARTITIONS) {
+            return false;
+        }
+        self.look_for_ends(client);
+        self.said_end = self.partitions.iter().all(|partition| partition.at_end);
+        self.said_end
+    }
+
+    /// The end is where the consumer stands, not behind the last record seen: transactions end in records that nobody is
+    /// shown.
+    fn look_for_ends(&mut self, client: &Client) {
+        let is_open = |partition: &Partition| !partition.at_end && !partition.held && partition.end.is_some();
+        if !self.partitions.iter().any(is_open) {
+            return;
+        }
+        let open: Vec<_> =
+            self.partitions.iter().filter(|partition| is_open(partition)).map(|partition| partition.at(0)).collect();
+        for position in client.positions(&open) {
+            let one = std::slice::from_ref(&position);
+            if let Some(partition) = self.partitions.iter_mut().find(|partition| partition.is_among(one)) {
+                partition.at_end = partition.end.is_some_and(|end| position.offset >= end);
+            }
+        }
+    }
+
+    /// Partitions whose end is not known yet.
+    pub(super) fn endless(&self) -> Vec<TopicOffset> {
+        let endless = self.partitions.iter().filter(|partition| partition.end.is_none());
+        endless.map(|partition| partition.at(partition.assigned)).collect()
+    }
+
+    /// Where a partition ends, found out later than it was assigned.
+    pub(super) fn set_end(&mut self, partition: &TopicOffset, low: i64, high: i64) {
+        let one = std::slice::from_ref(partition);
+        if let Some(partition) = self.partitions.iter_mut().find(|known| known.is_among(one)) {
+            partition.end = Some(high);
+            // Nothing to read, and so nothing that would show where the consumer stands.
+            partition.at_end |= low >= high || partition.assigned == offset::END;
+        }
     }
 
     /// Takes note of what is settled. True when there is something new to commit.
@@ -214,7 +254,7 @@ impl Assignment {
                 && partition.settled > partition.committed
             {
                 partition.committed = Some(settled);
-                offsets.push(TopicOffset::new(&*partition.topic, partition.number, settled));
+                offsets.push(partition.at(settled));
             }
         }
         offsets
@@ -240,7 +280,7 @@ impl Assignment {
                 partition.waiting.clear();
                 partition.next = Some(target);
                 partition.at_end = partition.end.is_some_and(|end| target >= end);
-                seeks.push(TopicOffset::new(&*partition.topic, partition.number, target));
+                seeks.push(partition.at(target));
             }
         }
         seeks
@@ -255,6 +295,10 @@ impl Assignment {
 }
 
 impl Partition {
+    fn at(&self, offset: i64) -> TopicOffset {
+        TopicOffset::new(&*self.topic, self.number, offset)
+    }
+
     fn is_among(&self, offsets: &[TopicOffset]) -> bool {
         offsets.iter().any(|one| one.partition == self.number && one.topic == *self.topic)
     }
@@ -281,12 +325,9 @@ impl Partition {
                     self.next = Some(next);
                     self.at_end |= self.end.is_some_and(|end| next >= end);
                 }
-                // The end is where the consumer stands, not behind the last record seen: transactions end in records
-                // that nobody is shown.
-                Code::END => self.at_end = true,
                 code => {
-                    let (topic, number) = (self.topic.clone(), self.number);
-                    return Err(PartitionError { topic, number, code, text: message.error_text() });
+                    let resume = self.at(self.next.unwrap_or(self.assigned));
+                    return Err(PartitionError { code, text: message.error_text(), resume });
                 }
             }
             self.waiting.pop();

@@ -188,9 +188,15 @@ impl Shared {
         }
         match state.assignment.gather(max_records, max_bytes) {
             Ok(Some(gathered)) => Ok(Some(Fetch::Records { batch: gathered.batch, position: gathered.position })),
-            Ok(None) if state.missing.is_none() && state.assignment.reaches_end() => Ok(Some(Fetch::AtEnd)),
+            Ok(None) if state.missing.is_none() && state.assignment.reaches_end(&self.client) => Ok(Some(Fetch::AtEnd)),
             Ok(None) => Ok(None),
-            Err(error) => Err(self.partition_failure(&error)),
+            Err(error) => {
+                let failure = self.partition_failure(&error);
+                state.rewinds.push(error.resume);
+                drop(state);
+                self.client.wake();
+                Err(failure)
+            }
         }
     }
 
@@ -204,7 +210,7 @@ impl Shared {
     }
 
     fn partition_failure(&self, error: &PartitionError) -> Failure {
-        let PartitionError { topic, number, code, text } = error;
+        let PartitionError { code, text, resume: TopicOffset { topic, partition: number, .. } } = error;
         match *code {
             Code::NO_START => Failure::Fatal(format!(
                 "records of `{topic}`/{number} that were not yet read are gone from the broker ({text}); to go on without them, \
@@ -229,6 +235,7 @@ impl Shared {
         while self.state().closing.is_none() {
             let wait = self.commit_if_due(&mut last_commit);
             self.make_rewinds();
+            self.find_ends();
             match self.client.poll(wait, &mut reports) {
                 Some(Event::Assign(partitions)) => self.take_over(&partitions),
                 Some(Event::Revoke(partitions)) => self.give_back(&partitions),
@@ -311,6 +318,19 @@ impl Shared {
         self.reader.notify_one();
     }
 
+    /// Asks again for the ends of partitions whose leader did not say when they were assigned.
+    fn find_ends(&self) {
+        let endless = self.state().assignment.endless();
+        for partition in endless {
+            match self.client.watermarks(&partition.topic, partition.partition, IDLE) {
+                Ok((low, high)) => self.state().assignment.set_end(&partition, low, high),
+                // The others wait for the same broker, most likely.
+                Err(_) => return,
+            }
+            self.reader.notify_one();
+        }
+    }
+
     /// Takes over partitions: each starts at the greater of the pipeline's part and the group's offset.
     fn take_over(&self, partitions: &[TopicOffset]) {
         let Some(committed) = self.committed_offsets(partitions) else {
@@ -389,8 +409,9 @@ impl Shared {
             Start::Latest => offset::END,
         };
         let queue = PartitionQueue::split(&self.client, topic, number, &self.reader)?;
-        let partition = NewPartition { topic: topic.into(), number, queue, start, committed, end };
-        Ok((TopicOffset::new(topic, number, start.unwrap_or(elsewhere)), partition))
+        let assigned = start.unwrap_or(elsewhere);
+        let partition = NewPartition { topic: topic.into(), number, queue, assigned, start, committed, end };
+        Ok((TopicOffset::new(topic, number, assigned), partition))
     }
 
     /// Gives partitions back: nothing more of them is handed out, what was is settled (or the wait is over), its offsets are

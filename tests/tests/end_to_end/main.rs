@@ -1,7 +1,9 @@
 //! Pipelines run by the built binary against real servers. One executable, so that all its tests share one broker and one
 //! database; what depends on a quiet machine is in `timing` instead.
 
+mod ends;
 mod examples;
+mod groups;
 mod guests;
 mod kills;
 mod million;

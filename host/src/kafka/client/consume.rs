@@ -89,6 +89,15 @@ impl Client {
         Ok((low, high))
     }
 
+    /// Behind the last record read of each of these partitions, also where nobody is shown it: transactions end in such
+    /// records. Asks nobody, so it is cheap; [`offset::NONE`](super::offset::NONE) where nothing was read yet.
+    pub fn positions(&self, partitions: &[TopicOffset]) -> Vec<TopicOffset> {
+        let list = OffsetList::new(partitions);
+        // SAFETY: client and list live for the call. Errors are told for each partition, as an offset that is none.
+        unsafe { sys::rd_kafka_position(self.rk(), list.as_ptr()) };
+        list.offsets()
+    }
+
     /// Commits in the background; the answer comes as [`Event::Committed`].
     pub fn commit(&self, offsets: &[TopicOffset]) -> Result<(), ClientError> {
         // SAFETY: client and list live for the call.
@@ -193,7 +202,9 @@ struct Ready {
 /// The records of one partition, fetched ahead by librdkafka and read in batches.
 ///
 /// A queue of its own keeps the records away from the client's events, which is what makes batch reading safe beside
-/// rebalances (rule 16 of `durability-and-kafka.md` B6).
+/// rebalances (rule 16 of `durability-and-kafka.md` B6). One trap is left: librdkafka 2.12 takes an error read in a batch for
+/// a record read (`rd_kafka_q_serve_rkmessages`), and after a rebalance goes on behind it. So a partition that brought an error
+/// must be moved, by [`Client::seek`], to where it really stands.
 pub struct PartitionQueue {
     queue: NonNull<sys::rd_kafka_queue_t>,
     ready: Arc<Ready>,
