@@ -69,7 +69,7 @@ impl Source for Netcat {
         let reactor = Reactor::new().map_err(refused)?;
         let hub = Rc::new(RefCell::new(Hub::new(manners, BOUNDS)));
         let mut addresses = Vec::new();
-        for listener in reactor.run(server::listen(&config.bind)).map_err(refused)? {
+        for listener in server::listen(&config.bind).map_err(refused)? {
             let address = listener.local_addr().map_err(refused)?;
             log::info(format!("listening on {address}"));
             addresses.push(address);
