@@ -161,8 +161,9 @@ impl Mysql {
         }
         if self.lines.iter().all(|(_, row)| *row == Row::Known) {
             while let Some((line, row)) = self.lines.pop_front() {
-                self.pass(&line, row)?;
+                self.pass(&line, row);
             }
+            self.standing.settle(self.look_back.as_ref())?;
         }
         Ok(())
     }
@@ -179,17 +180,17 @@ impl Mysql {
                 bodies.push(&line.body);
             }
             let (line, row) = self.lines.pop_front().expect("it is at the front");
-            self.pass(&line, row)?;
+            self.pass(&line, row);
         }
+        self.standing.settle(self.look_back.as_ref())?;
         let part = Part::new(self.settings.part.as_str(), self.standing.write());
         Ok(Progress::events(Batch::new(&bodies.finish()), vec![part]))
     }
 
-    fn pass(&mut self, line: &Line, row: Row) -> Result<(), Failure> {
-        self.standing.pass(&line.cursor, row, self.look_back.as_ref())?;
-        match self.lines.is_empty() && !self.page_full {
-            true => self.standing.end(self.look_back.as_ref()),
-            false => Ok(()),
+    fn pass(&mut self, line: &Line, row: Row) {
+        self.standing.pass(&line.cursor, line.place, row);
+        if self.lines.is_empty() && !self.page_full {
+            self.standing.end();
         }
     }
 }

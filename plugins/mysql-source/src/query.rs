@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use crate::cursor::Kind;
 
-/// Which rows are read. The cursor column is always selected once more, as the last column, which is not part of the event.
+/// Which rows are read. The cursor column is always selected once more, behind the columns of the event; behind
+/// it, for text, its weight in its collation, by which equal values are told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selection {
     Table { name: Vec<String>, columns: Option<Vec<String>>, cursor: String },
@@ -40,26 +41,26 @@ impl Selection {
     /// The statement for one page, and how often the lower bound is bound in it. The last parameter is the number of rows.
     pub fn statement(&self, kind: Option<Kind>, lower: Lower) -> (String, usize) {
         let parameter = parameter(kind);
+        let cursor = selected_cursor(&quote(self.cursor()), kind);
         match self {
-            Selection::Table { name, columns, cursor } => {
-                let cursor = quote(cursor);
+            Selection::Table { name, columns, cursor: column } => {
+                let column = quote(column);
                 let condition = match lower {
                     Lower::None => "IS NOT NULL".to_owned(),
                     Lower::Bound => format!("> {parameter}"),
                 };
                 let (columns, table) = (columns_list(columns.as_deref()), table(name));
                 let text = format!(
-                    "SELECT {columns}, page.{cursor} FROM {table} AS page WHERE page.{cursor} {condition} \
-                     ORDER BY page.{cursor} LIMIT ?"
+                    "SELECT {columns}, {cursor} FROM {table} AS page WHERE page.{column} {condition} \
+                     ORDER BY page.{column} LIMIT ?"
                 );
                 (text, usize::from(lower == Lower::Bound))
             }
-            Selection::Query { text, cursor } => {
-                let (cursor, places) = (quote(cursor), placeholders(text));
+            Selection::Query { text, cursor: column } => {
+                let (column, places) = (quote(column), placeholders(text));
                 let inner = replaced(text, &places, &parameter);
                 // A line of its own: the query may end with a comment.
-                let page =
-                    format!("SELECT page.*, page.{cursor} FROM (\n{inner}\n) AS page ORDER BY page.{cursor} LIMIT ?");
+                let page = format!("SELECT page.*, {cursor} FROM (\n{inner}\n) AS page ORDER BY page.{column} LIMIT ?");
                 (page, places.len())
             }
         }
@@ -71,6 +72,14 @@ impl Selection {
             Selection::Table { name, .. } => Some(format!("SHOW INDEX FROM {}", table(name))),
             Selection::Query { .. } => None,
         }
+    }
+}
+
+/// Where a collation leaves trailing spaces aside, the weight does not: without them, rather too many values count as equal.
+fn selected_cursor(column: &str, kind: Option<Kind>) -> String {
+    match kind {
+        Some(Kind::Text) => format!("page.{column}, WEIGHT_STRING(RTRIM(page.{column}))"),
+        _ => format!("page.{column}"),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::cursor::{Cursor, Kind};
 use crate::failure::{failure, is_connection_lost};
 use crate::format::write_row;
 use crate::query::Lower;
-use crate::standing::fingerprint;
+use crate::standing::{Place, fingerprint};
 
 /// Limit: a server that does not answer a connection for so long is down.
 const CONNECT_MAX: Duration = Duration::from_secs(15);
@@ -32,6 +32,7 @@ pub struct Page {
 /// A row, ready to go out.
 pub struct Line {
     pub cursor: Cursor,
+    pub place: Place,
     pub fingerprint: u64,
     pub body: Vec<u8>,
 }
@@ -45,6 +46,12 @@ pub struct Request {
 /// A connection that has learned about the cursor column.
 pub struct Session {
     conn: Conn,
+    column: CursorColumn,
+}
+
+/// What the server says of the cursor column.
+#[derive(Clone, Copy)]
+struct CursorColumn {
     kind: Kind,
     /// No two rows have the same cursor, so a row is known by it, and one that is changed in the window does not come again.
     unique: bool,
@@ -114,15 +121,15 @@ impl Session {
         let kind = columns.last().map_or_else(|| Err("no column".to_owned()), Kind::of);
         let kind = kind.map_err(|reason| Trouble::Failure(Failure::fatal(reason)))?;
         let unique = is_unique(&mut conn, settings).await?;
-        Ok(Session { conn, kind, unique })
+        Ok(Session { conn, column: CursorColumn { kind, unique } })
     }
 
     async fn page(&mut self, settings: &Settings, request: &Request) -> Result<Page, Trouble> {
         let after = self.lower_bound(settings, request).map_err(|reason| Trouble::Failure(Failure::fatal(reason)))?;
         let lower = if after.is_some() { Lower::Bound } else { Lower::None };
-        let (text, count) = settings.selection.statement(Some(self.kind), lower);
+        let (text, count) = settings.selection.statement(Some(self.column.kind), lower);
         let statement = self.conn.prep(text).await?;
-        let bound = after.unwrap_or_else(|| self.kind.least()).value();
+        let bound = after.unwrap_or_else(|| self.column.kind.least()).value();
         let rows = Value::UInt(request.rows as u64);
         let values = std::iter::repeat_n(bound, count).chain([rows]).collect();
         self.read(settings, &statement, Params::Positional(values), request.rows).await
@@ -130,12 +137,12 @@ impl Session {
 
     fn lower_bound(&self, settings: &Settings, request: &Request) -> Result<Option<Cursor>, String> {
         match (&request.after, &settings.start_from) {
-            (Some(after), _) if self.kind.accepts(after) => Ok(Some(after.clone())),
+            (Some(after), _) if self.column.kind.accepts(after) => Ok(Some(after.clone())),
             (Some(after), _) => Err(format!(
                 "the stored cursor `{after}` does not fit column `{}`, which has another type now",
                 settings.selection.cursor()
             )),
-            (None, Some(start)) => match self.kind.parse(start) {
+            (None, Some(start)) => match self.column.kind.parse(start) {
                 Some(start) => Ok(Some(start)),
                 None => Err(format!(
                     "config `/start_from`: `{start}` is no value of column `{}`",
@@ -153,12 +160,13 @@ impl Session {
         values: Params,
         most: usize,
     ) -> Result<Page, Trouble> {
+        let column = self.column;
         let mut result = self.conn.exec_iter(statement, values).await?;
-        let (mut lines, mut bytes) = (Vec::new(), 0);
+        let (mut lines, mut bytes, mut group) = (Vec::new(), 0, None);
         while bytes <= PAGE_BYTES_MAX
             && let Some(row) = result.next().await?
         {
-            let line = line(settings, self.kind, self.unique, row).map_err(Trouble::Failure)?;
+            let line = column.line(settings, row, &mut group).map_err(Trouble::Failure)?;
             bytes += line.body.len();
             lines.push(line);
         }
@@ -173,16 +181,26 @@ impl Session {
     }
 }
 
-fn line(settings: &Settings, kind: Kind, unique: bool, row: Row) -> Result<Line, Failure> {
-    let columns = row.columns();
-    let mut values = row.unwrap();
-    let value = values.pop().unwrap_or(Value::NULL);
-    let cursor = kind.read(&value).map_err(Failure::fatal)?;
-    let mut body = Vec::new();
-    write_row(&mut body, settings.format, &columns[..values.len()], &values);
-    let text = cursor.to_string();
-    let fingerprint = if unique { fingerprint(&[text.as_bytes()]) } else { fingerprint(&[text.as_bytes(), &body]) };
-    Ok(Line { cursor, fingerprint, body })
+impl CursorColumn {
+    /// `group` tells the value of the row before.
+    fn line(&self, settings: &Settings, row: Row, group: &mut Option<Value>) -> Result<Line, Failure> {
+        let columns = row.columns();
+        let mut values = row.unwrap();
+        let weight = if self.kind == Kind::Text { values.pop() } else { None };
+        let value = values.pop().unwrap_or(Value::NULL);
+        let cursor = self.kind.read(&value).map_err(Failure::fatal)?;
+        let mut body = Vec::new();
+        write_row(&mut body, settings.format, &columns[..values.len()], &values);
+        let text = cursor.to_string();
+        let fingerprint = match self.unique {
+            true => fingerprint(&[text.as_bytes()]),
+            false => fingerprint(&[text.as_bytes(), &body]),
+        };
+        let value = Some(weight.unwrap_or(value));
+        let place = if *group == value { Place::Further } else { Place::First };
+        *group = value;
+        Ok(Line { cursor, place, fingerprint, body })
+    }
 }
 
 /// Whether an index of this column alone forbids equal values. A view and a query have no index.

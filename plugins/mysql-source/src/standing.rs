@@ -5,6 +5,7 @@
 //! that have been delivered already: those of the window, and those of a group of equal cursors in whose middle a batch or a
 //! page ended. So nothing is delivered twice and nothing of a group is left out, wherever a batch ends.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use wasmflow_sdk::prelude::{Deserialize, Failure, Serialize};
@@ -27,9 +28,13 @@ pub struct Standing {
     /// The row before the next one of this page.
     #[serde(skip)]
     passing: Option<Cursor>,
+    /// The greatest value whose rows have all passed, until `settle`.
+    #[serde(skip)]
+    complete: Option<Cursor>,
 }
 
-/// A delivered row, by its cursor and a fingerprint. Cursors of text are not kept: they are behind `after` until all are let go.
+/// A delivered row, by its cursor and a fingerprint. Cursors of text are not kept: all rows
+/// that are known then have the same one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Seen(Option<Cursor>, u64);
 
@@ -38,6 +43,13 @@ struct Seen(Option<Cursor>, u64);
 pub enum Row {
     New { fingerprint: u64 },
     Known,
+}
+
+/// Whether a row is the first of its page with its cursor's value, in the eyes of the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    First,
+    Further,
 }
 
 impl Standing {
@@ -71,45 +83,50 @@ impl Standing {
         self.passing = None;
     }
 
-    /// The next row of the page goes out.
-    ///
-    /// # Errors
-    ///
-    /// `Fatal` when too many rows have this cursor, or the window does not fit the cursor's type.
-    pub fn pass(&mut self, cursor: &Cursor, row: Row, look_back: Option<&LookBack>) -> Result<(), Failure> {
-        match &self.passing {
-            Some(before) if before.ties(cursor) => {}
-            Some(before) => self.complete(before.clone(), look_back)?,
-            None => {}
+    /// The next row of the page goes out. The standing may be written after the next [`settle`](Self::settle).
+    pub fn pass(&mut self, cursor: &Cursor, place: Place, row: Row) {
+        if place == Place::First {
+            self.reached();
         }
         self.passing = Some(cursor.clone());
         if let Row::New { fingerprint } = row {
             let cursor = (!matches!(cursor, Cursor::Text(_))).then(|| cursor.clone());
             self.seen.push(Seen(cursor, fingerprint));
-            self.bound()?;
         }
-        Ok(())
     }
 
     /// The page has been delivered, and there was no row behind it.
+    pub fn end(&mut self) {
+        self.reached();
+    }
+
+    /// No further row has the value of the one that passed last.
+    fn reached(&mut self) {
+        let Some(value) = self.passing.take() else { return };
+        if matches!(value, Cursor::Text(_)) {
+            self.seen.clear();
+        }
+        self.complete = Some(value);
+    }
+
+    /// Lets go of the rows that need not be known any more. Once a batch, as it looks at all of them.
     ///
     /// # Errors
     ///
-    /// As `pass`.
-    pub fn end(&mut self, look_back: Option<&LookBack>) -> Result<(), Failure> {
-        match self.passing.take() {
-            Some(last) => self.complete(last, look_back),
-            None => Ok(()),
+    /// `Fatal` when too many rows have one cursor, or the window does not fit the cursor's type.
+    pub fn settle(&mut self, look_back: Option<&LookBack>) -> Result<(), Failure> {
+        if let Some(value) = self.complete.take() {
+            self.advance(value, look_back).map_err(Failure::fatal)?;
         }
+        self.bound()
     }
 
     /// All rows up to `value` have been delivered. Never goes back: late rows of the window have smaller values.
-    fn complete(&mut self, value: Cursor, look_back: Option<&LookBack>) -> Result<(), Failure> {
+    fn advance(&mut self, value: Cursor, look_back: Option<&LookBack>) -> Result<(), String> {
         if self.cursor.as_ref().is_some_and(|cursor| value <= *cursor) {
             return Ok(());
         }
-        let after =
-            look_back.map_or_else(|| Ok(value.clone()), |window| value.minus(window)).map_err(Failure::fatal)?;
+        let after = look_back.map_or_else(|| Ok(value.clone()), |window| value.minus(window))?;
         self.cursor = Some(value);
         if !self.after.as_ref().is_some_and(|before| after <= *before) {
             self.begin_after(after);
@@ -118,23 +135,18 @@ impl Standing {
     }
 
     fn begin_after(&mut self, after: Cursor) {
-        self.seen.retain(|Seen(cursor, _)| cursor.as_ref().is_some_and(|cursor| *cursor > after));
+        self.seen.retain(|Seen(cursor, _)| cursor.as_ref().is_none_or(|cursor| *cursor > after));
         self.after = Some(after);
     }
 
     fn bound(&mut self) -> Result<(), Failure> {
-        if self.seen.len() <= SEEN_MAX {
-            return Ok(());
-        }
-        let least = self
-            .seen
-            .iter()
-            .filter_map(|Seen(cursor, _)| cursor.clone())
-            .reduce(|one, other| if other < one { other } else { one });
-        match (least, &self.cursor) {
-            // A late row in such a full window is not found any more.
-            (Some(least), Some(cursor)) if least <= *cursor => {
-                self.begin_after(least);
+        let Some(excess) = self.seen.len().checked_sub(SEEN_MAX).filter(|excess| *excess > 0) else { return Ok(()) };
+        let mut cursors: Vec<&Cursor> = self.seen.iter().filter_map(|Seen(cursor, _)| cursor.as_ref()).collect();
+        cursors.sort_by(|one, other| one.partial_cmp(other).unwrap_or(Ordering::Equal));
+        match (cursors.get(excess - 1).copied().cloned(), &self.cursor) {
+            // Late rows up to there are not found any more.
+            (Some(after), Some(cursor)) if after <= *cursor => {
+                self.begin_after(after);
                 Ok(())
             }
             _ => {
@@ -163,9 +175,16 @@ mod tests {
 
     fn pass(standing: &mut Standing, values: &[i64], look_back: Option<&LookBack>) {
         for (row, value) in values.iter().enumerate() {
-            let row = Row::New { fingerprint: row as u64 * 1000 + *value as u64 };
-            standing.pass(&number(*value), row, look_back).unwrap();
+            let repeats = row > 0 && values[row - 1] == *value;
+            let place = if repeats { Place::Further } else { Place::First };
+            standing.pass(&number(*value), place, Row::New { fingerprint: row as u64 * 1000 + *value as u64 });
         }
+        standing.settle(look_back).unwrap();
+    }
+
+    fn end(standing: &mut Standing, look_back: Option<&LookBack>) {
+        standing.end();
+        standing.settle(look_back).unwrap();
     }
 
     fn stored(standing: &Standing) -> Standing {
@@ -176,7 +195,7 @@ mod tests {
     fn at_the_end_of_the_rows_only_the_cursor_is_kept() {
         let mut standing = Standing::default();
         pass(&mut standing, &[1, 5, 9], None);
-        standing.end(None).unwrap();
+        end(&mut standing, None);
         assert_eq!(String::from_utf8(standing.write()).unwrap(), r#"{"cursor":{"number":"9"},"after":{"number":"9"}}"#);
     }
 
@@ -193,7 +212,7 @@ mod tests {
     fn equal_rows_are_counted() {
         let mut standing = Standing::default();
         for _ in 0..2 {
-            standing.pass(&number(1), Row::New { fingerprint: 7 }, None).unwrap();
+            standing.pass(&number(1), Place::First, Row::New { fingerprint: 7 });
         }
         assert_eq!(standing.known()[&7], 2);
     }
@@ -203,14 +222,14 @@ mod tests {
         let window = LookBack::parse("3").unwrap();
         let mut standing = Standing::default();
         pass(&mut standing, &[1, 2, 5, 6], Some(&window));
-        standing.end(Some(&window)).unwrap();
+        end(&mut standing, Some(&window));
         let mut standing = stored(&standing);
         assert_eq!((standing.cursor.clone(), standing.after.clone()), (Some(number(6)), Some(number(3))));
         assert_eq!(standing.known_rows(), 2);
         // A late row; it moves nothing back.
         standing.begin_page();
         pass(&mut standing, &[4], Some(&window));
-        standing.end(Some(&window)).unwrap();
+        end(&mut standing, Some(&window));
         assert_eq!((standing.cursor.clone(), standing.known_rows()), (Some(number(6)), 3));
     }
 
@@ -220,7 +239,7 @@ mod tests {
         let mut standing = Standing::default();
         let rows: Vec<i64> = (0..SEEN_MAX as i64 + 10).collect();
         pass(&mut standing, &rows, Some(&window));
-        standing.end(Some(&window)).unwrap();
+        end(&mut standing, Some(&window));
         assert_eq!(standing.known_rows(), SEEN_MAX);
         assert_eq!(standing.after, Some(number(9)));
     }
@@ -228,22 +247,22 @@ mod tests {
     #[test]
     fn too_many_equal_cursors_stop_the_source_rather_than_lose_rows() {
         let mut standing = Standing::default();
-        let same = |standing: &mut Standing| standing.pass(&number(4), Row::New { fingerprint: 1 }, None);
-        for _ in 0..SEEN_MAX {
-            same(&mut standing).unwrap();
-        }
-        assert!(matches!(same(&mut standing), Err(Failure::Fatal(reason)) if reason.contains("`4`")));
+        pass(&mut standing, &[1], None);
+        pass(&mut standing, &[4; SEEN_MAX], None);
+        standing.pass(&number(4), Place::Further, Row::New { fingerprint: 1 });
+        assert!(matches!(standing.settle(None), Err(Failure::Fatal(reason)) if reason.contains("`4`")));
     }
 
     #[test]
     fn text_is_taken_in_the_order_in_which_it_comes() {
         let text = |text: &str| Cursor::Text(text.into());
         let mut standing = Standing::default();
-        for value in ["b", "Ä", "z", "Z"] {
-            standing.pass(&text(value), Row::New { fingerprint: 1 }, None).unwrap();
+        for (value, place) in [("b", Place::First), ("Ä", Place::First), ("z", Place::First), ("Z", Place::Further)] {
+            standing.pass(&text(value), place, Row::New { fingerprint: 1 });
         }
+        standing.settle(None).unwrap();
         assert_eq!((standing.after.clone(), standing.known_rows()), (Some(text("Ä")), 2));
-        standing.end(None).unwrap();
+        end(&mut standing, None);
         assert_eq!((stored(&standing).after, standing.known_rows()), (Some(text("Z")), 0));
     }
 }
