@@ -1,17 +1,22 @@
 //! WASI 0.2 with grants only: nothing of the machine is seen that the pipeline file does not name.
 //!
 //! wasmtime's own implementation does the work. Three interfaces are replaced: the wall clock and the random numbers, which have no
-//! error to answer with and therefore trap without a grant, and name lookup, which would else carry data out in names.
+//! error to answer with and therefore trap without a grant, and name lookup, which would else carry data out in names. So is one
+//! function of TCP, which would let a stranger end a guest that listens.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
+use wasmtime::StoreContextMut;
 use wasmtime::component::{HasData, Linker, Resource};
 use wasmtime_wasi::p2::bindings::clocks::wall_clock::{self, Datetime};
 use wasmtime_wasi::p2::bindings::random::random;
 use wasmtime_wasi::p2::bindings::sockets::ip_name_lookup::{self, ResolveAddressStream};
-use wasmtime_wasi::p2::bindings::sockets::network::{self, ErrorCode, IpAddress, Network};
-use wasmtime_wasi::p2::{DynPollable, SocketError};
+use wasmtime_wasi::p2::bindings::sockets::network::{
+    self, ErrorCode, IpAddress, IpAddressFamily, IpSocketAddress, Network,
+};
+use wasmtime_wasi::p2::bindings::sockets::tcp;
+use wasmtime_wasi::p2::{DynPollable, SocketError, TcpSocket};
 use wasmtime_wasi::random::WasiRandomCtx;
 use wasmtime_wasi::sockets::WasiSocketsCtxView;
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
@@ -25,6 +30,9 @@ use crate::plugin::Broken;
 
 /// Limit: random bytes in one call.
 const MAX_RANDOM_BYTES: u64 = 64 << 10;
+
+/// As wasmtime-wasi offers it; a guest may import any 0.2.
+const TCP: &str = "wasi:sockets/tcp@0.2.12";
 
 /// Where a plugin's standard output goes.
 #[derive(Debug, Clone)]
@@ -86,8 +94,26 @@ pub fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
         names: &mut state.lookups,
         sockets: WasiSocketsCtxView { ctx: state.wasi.sockets(), table: &mut state.table },
     })?;
+    linker.instance(TCP)?.func_wrap("[method]tcp-socket.remote-address", remote_address)?;
     linker.allow_shadowing(false);
     Ok(())
+}
+
+/// The address of a client that has reset its connection is no longer known, and wasi-libc aborts on that error, in `accept` even: any
+/// client could end the instance. Such a client is said to be at the unspecified address; reading from it says the rest.
+fn remote_address(
+    mut store: StoreContextMut<'_, State>,
+    (socket,): (Resource<TcpSocket>,),
+) -> wasmtime::Result<(Result<IpSocketAddress, ErrorCode>,)> {
+    let state = store.data_mut();
+    let mut sockets = WasiSocketsCtxView { ctx: state.wasi.sockets(), table: &mut state.table };
+    let family = tcp::HostTcpSocket::address_family(&mut sockets, Resource::new_borrow(socket.rep()))?;
+    let unspecified = match family {
+        IpAddressFamily::Ipv4 => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+        IpAddressFamily::Ipv6 => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+    };
+    let address = tcp::HostTcpSocket::remote_address(&mut sockets, socket).unwrap_or_else(|_| unspecified.into());
+    Ok((Ok(address),))
 }
 
 impl WasiView for State {

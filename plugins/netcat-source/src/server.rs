@@ -1,14 +1,12 @@
 //! Binding the address and letting clients in.
 //!
-//! Clients are let in by `accept(2)` itself and only waited for by tokio, as two roads end badly in the sandbox. tokio sets what it
-//! accepted non-blocking with `fcntl`, which wasi-libc refuses for sockets, and so loses every client. std asks for the client's
-//! address with it, and wasi-libc aborts where that client has reset its connection meanwhile, which would end the instance.
+//! Clients are let in by std and only waited for by tokio: tokio's own accept sets what it accepted non-blocking with `fcntl`, which
+//! wasi-libc refuses for sockets, and so loses every client (`Invalid argument`). std does the same with `ioctl`.
 
 use std::cell::RefCell;
 use std::io::{self, ErrorKind};
-use std::net::{TcpListener, ToSocketAddrs};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::ptr::null_mut;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -67,12 +65,12 @@ pub async fn accept(mut listener: TcpListener, hub: SharedHub) {
             left.notified().await;
             continue;
         }
-        let accepted = match accept_one(&listener) {
+        let accepted = match listener.accept() {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 listener = knock(listener, &left).await.expect("a socket can be waited for while the reactor lives");
                 continue;
             }
-            accepted => accepted.and_then(|stream| welcome(stream, &hub, &scratch)),
+            accepted => accepted.and_then(|(stream, remote)| welcome(stream, remote, &hub, &scratch)),
         };
         if let Err(error) = accepted {
             log::warn(format!("cannot let a client in: {error}"));
@@ -92,23 +90,8 @@ async fn knock(listener: TcpListener, left: &Notify) -> io::Result<TcpListener> 
     Ok(OwnedFd::from(socket.into_std()?).into())
 }
 
-/// The next client, whose address is not asked for.
-fn accept_one(listener: &TcpListener) -> io::Result<std::net::TcpStream> {
-    // SAFETY: the listener is open for as long as it is borrowed; with two null pointers nothing is written.
-    let socket = unsafe { libc::accept(listener.as_raw_fd(), null_mut(), null_mut()) };
-    if socket < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: `accept` has just opened it, and nobody else knows of it.
-    let stream = unsafe { std::net::TcpStream::from_raw_fd(socket) };
+fn welcome(stream: std::net::TcpStream, remote: SocketAddr, hub: &SharedHub, scratch: &Scratch) -> io::Result<()> {
     stream.set_nonblocking(true)?;
-    Ok(stream)
-}
-
-fn welcome(stream: std::net::TcpStream, hub: &SharedHub, scratch: &Scratch) -> io::Result<()> {
-    let Ok(remote) = stream.peer_addr() else {
-        return Ok(()); // It has reset the connection already, and what it has sent went with that.
-    };
     let stream = TcpStream::from_std(stream)?;
     // Answers are small and waited for. A system that cannot switch the delay off still answers.
     let _ = stream.set_nodelay(true);
