@@ -134,7 +134,7 @@ fn a_kill_between_any_two_steps_loses_no_row() -> anyhow::Result<()> {
 fn a_thousand_rows_pass_in_pages_of_a_hundred() -> anyhow::Result<()> {
     let Some(database) = MariaDb::shared() else { return Ok(()) };
     let students = Students::empty(database, "thousand")?;
-    database.sql("INSERT INTO thousand.student (name) SELECT CONCAT('n', seq) FROM seq_1_to_1000")?;
+    database.sql("USE thousand; INSERT INTO student (name) SELECT CONCAT('n', seq) FROM seq_1_to_1000")?;
     let source = students.source("students", &format!("{ONE_OFF}, page_rows = 100"));
     let small = CONSOLE.replace("type = \"memory\"", "type = \"memory\"\ncapacity_events = 100");
     let pipeline = PipelineFile::new("thousand", &format!("{small}{source}batch_events = 100\n"));

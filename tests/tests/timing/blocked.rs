@@ -74,11 +74,11 @@ fn with_a_console_that_nobody_reads_the_agent_waits_and_goes_on_at_once() {
     let _alone = alone();
     let port = free_port();
     let sinks = r#"
-        [sinks.flood]
+        [sinks.endless-out]
         plugin = "prefix-suffix"
         channel = "flood"
 
-        [sinks.lines]
+        [sinks.lines-out]
         plugin = "prefix-suffix"
         channel = "lines"
     "#;
@@ -108,13 +108,13 @@ fn with_a_broker_that_hangs_the_agent_waits_and_goes_on_at_once() -> anyhow::Res
         [kafka.main]
         "bootstrap.servers" = "{}"
 
-        [sinks.flood]
+        [sinks.endless-out]
         plugin = "kafka"
         channel = "flood"
         config = {{ topic = "flood" }}
         allow = {{ kafka = ["main"] }}
 
-        [sinks.lines]
+        [sinks.lines-out]
         plugin = "kafka"
         channel = "lines"
         config = {{ topic = "lines" }}
