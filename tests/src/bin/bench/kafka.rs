@@ -60,6 +60,6 @@ fn add(report: &mut Report, what: &str, costs: &[Cost]) -> f64 {
 
 fn raw_loop(broker: &str, to: &str) -> Command {
     let mut command = Command::new(wasmflow().with_file_name("raw-kafka"));
-    command.args([broker, "bench-in", to]);
+    command.args(["copy", broker, "bench-in", to]).arg(RECORDS.to_string());
     command
 }
