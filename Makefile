@@ -26,7 +26,7 @@ test: toolchain servers ## Run every test, against a real Kafka and a real Maria
 soak: toolchain servers ## Run the tests that block and kill at full length: a minute blocked, hundreds of kills
 	WASMFLOW_SOAK=1 cargo test --release -p wasmflow-tests
 
-bench: toolchain servers ## Measure speed, latency and memory; tests/bench/README.md says how to read it
+bench: toolchain servers ## Measure speed, latency and memory, each beside a reference in the same run
 	$(call timed,build the benchmarks,cargo build --release -p wasmflow -p wasmflow-tests -p raw-kafka)
 	@$(target_dir)/release/bench
 
