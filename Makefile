@@ -17,6 +17,7 @@ help: ## Show this list
 
 quickstart: toolchain ## Build wasmflow and watch events flow from a file through Kafka to the console
 	$(call timed,build wasmflow,cargo build --release)
+	@rm -rf examples/quickstart/state # so that the sample log is read again
 	@$(target_dir)/release/wasmflow run examples/quickstart/pipeline.toml
 
 test: toolchain servers ## Run every test, against a real Kafka and a real MariaDB
