@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::channel::{MemoryChannel, Writer};
+use crate::channel::{Channel, Writer};
 use crate::config::mask;
 use crate::event::{Batch, Column, PackedBuilder};
 use crate::plugin::Rejected;
@@ -38,7 +38,7 @@ impl DeadLetters {
         &self,
         rejected: &[RejectedBy],
         position: impl Fn(&Batch) -> String,
-    ) -> Result<Option<(Arc<MemoryChannel>, Batch)>, StageStop> {
+    ) -> Result<Option<(Channel, Batch)>, StageStop> {
         let Some((stage, first)) = rejected.first() else { return Ok(None) };
         rejected.iter().for_each(|(stage, _)| stage.counters.rejected.add(1));
         let writer = match self {

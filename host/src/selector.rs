@@ -1,29 +1,24 @@
 //! Selectors: which channels get an event.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use crate::channel::MemoryChannel;
+use crate::channel::Channel;
 use crate::event::{Batch, Column};
 
 /// The channels of a source, by the rule of its selector.
 #[derive(Debug)]
 pub enum Selector {
     /// Every channel gets every event.
-    Replicating(Vec<Arc<MemoryChannel>>),
+    Replicating(Vec<Channel>),
     /// The value of a header chooses the channels; an event without the header, or with a value that has no route, goes the
     /// default way, which may lead nowhere: then it is dropped and counted as filtered.
-    Multiplexing {
-        header: String,
-        routes: BTreeMap<Vec<u8>, Vec<Arc<MemoryChannel>>>,
-        default: Vec<Arc<MemoryChannel>>,
-    },
+    Multiplexing { header: String, routes: BTreeMap<Vec<u8>, Vec<Channel>>, default: Vec<Channel> },
 }
 
 /// What goes where: one batch for each channel that gets anything.
 #[derive(Debug, Default)]
 pub struct Routed {
-    pub batches: Vec<(Arc<MemoryChannel>, Batch)>,
+    pub batches: Vec<(Channel, Batch)>,
     /// Events that no channel gets.
     pub dropped: usize,
 }
@@ -48,7 +43,7 @@ impl Selector {
     }
 
     /// Every channel that an event may be sent to, each once.
-    pub fn channels(&self) -> Vec<Arc<MemoryChannel>> {
+    pub fn channels(&self) -> Vec<Channel> {
         let mut channels: Vec<_> = match self {
             Self::Replicating(channels) => channels.clone(),
             Self::Multiplexing { routes, default, .. } => routes.values().flatten().chain(default).cloned().collect(),
@@ -59,15 +54,15 @@ impl Selector {
     }
 }
 
-fn all_to(channels: &[Arc<MemoryChannel>], batch: &Batch) -> Routed {
+fn all_to(channels: &[Channel], batch: &Batch) -> Routed {
     Routed {
         batches: channels.iter().map(|channel| (channel.clone(), batch.clone())).collect(),
         dropped: if channels.is_empty() { batch.count() } else { 0 },
     }
 }
 
-fn each_its_way<'s>(batch: &Batch, way: impl Fn(usize) -> &'s Vec<Arc<MemoryChannel>>) -> Routed {
-    let mut rows: BTreeMap<usize, (&Arc<MemoryChannel>, Vec<u32>)> = BTreeMap::new();
+fn each_its_way<'s>(batch: &Batch, way: impl Fn(usize) -> &'s Vec<Channel>) -> Routed {
+    let mut rows: BTreeMap<usize, (&Channel, Vec<u32>)> = BTreeMap::new();
     let mut dropped = 0;
     for row in 0..batch.count() {
         let channels = way(row);
@@ -83,11 +78,11 @@ fn each_its_way<'s>(batch: &Batch, way: impl Fn(usize) -> &'s Vec<Arc<MemoryChan
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::channel::Capacity;
+    use crate::channel::{Capacity, MemoryChannel};
     use crate::event::Event;
 
-    fn channel(number: usize) -> Arc<MemoryChannel> {
-        MemoryChannel::new(format!("c{number}"), number, Capacity { events: 10, bytes: 1000 })
+    fn channel(number: usize) -> Channel {
+        Channel::Memory(MemoryChannel::new(format!("c{number}"), number, Capacity { events: 10, bytes: 1000 }))
     }
 
     fn levels(values: &[Option<&str>]) -> Batch {
@@ -102,7 +97,7 @@ mod tests {
         Batch::from_events(&events)
     }
 
-    fn multiplexing(default: Vec<Arc<MemoryChannel>>) -> Selector {
+    fn multiplexing(default: Vec<Channel>) -> Selector {
         let routes = [("error", vec![channel(1), channel(0)]), ("info", vec![channel(0)])];
         let routes = routes.into_iter().map(|(value, to)| (value.into(), to)).collect();
         Selector::Multiplexing { header: "level".into(), routes, default }

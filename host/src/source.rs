@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::agent::stop::StopSignal;
-use crate::channel::{ChannelError, MemoryChannel, PutTransaction, Receipt, Writer, begin_puts, commit_puts};
+use crate::channel::{Channel, ChannelError, PutTransaction, Receipt, Writer, begin_puts, commit_puts};
 use crate::config::pipeline::AckRule;
 use crate::dead_letter::DeadLetters;
 use crate::event::Batch;
@@ -87,7 +87,7 @@ struct Unsettled {
 
 impl SourceRunner {
     pub fn new(parts: SourceParts, stop: StopSignal) -> Self {
-        let writers = parts.selector.channels().iter().map(MemoryChannel::writer).collect();
+        let writers = parts.selector.channels().iter().map(Channel::writer).collect();
         Self {
             writers,
             instance: None,
@@ -275,7 +275,7 @@ impl SourceRunner {
     }
 
     /// Waits for room in the channels, and meanwhile serves the source: clients are answered, nothing new is brought.
-    async fn begin(&mut self, batches: Vec<(Arc<MemoryChannel>, Batch)>) -> Result<Vec<PutTransaction>, Halt> {
+    async fn begin(&mut self, batches: Vec<(Channel, Batch)>) -> Result<Vec<PutTransaction>, Halt> {
         let reserving = begin_puts(batches);
         tokio::pin!(reserving);
         let mut gap = Gap::default();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::agent::AgentError;
 use crate::agent::state_dir::StateDir;
 use crate::agent::stop::StopSignal;
-use crate::channel::{Capacity, MemoryChannel, TakeLimits};
+use crate::channel::{Capacity, Channel, MemoryChannel, TakeLimits};
 use crate::config::pipeline::{
     ChannelName, Grants, Limits, Pipeline, RetryPolicy, SelectorSpec, SinkSpec, SourceSpec, StageConfig, StageName,
 };
@@ -35,7 +35,7 @@ pub struct Builder<'p> {
     state: &'p StateDir,
     kafka: Arc<KafkaClients>,
     plugins: BTreeMap<String, Arc<Plugin>>,
-    channels: BTreeMap<ChannelName, Arc<MemoryChannel>>,
+    channels: BTreeMap<ChannelName, Channel>,
     stages: Vec<Arc<Stage>>,
 }
 
@@ -71,9 +71,8 @@ impl<'p> Builder<'p> {
             }
         }
         let channels = pipeline.channels.iter().enumerate().map(|(number, (name, spec))| {
-            let bounded = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
-            let capacity = Capacity { events: bounded(spec.capacity_events), bytes: bounded(spec.capacity_bytes) };
-            (name.clone(), MemoryChannel::new(name.shared(), number, capacity))
+            let capacity = Capacity { events: spec.capacity_events as u64, bytes: spec.capacity_bytes as u64 };
+            (name.clone(), Channel::Memory(MemoryChannel::new(name.shared(), number, capacity)))
         });
         Ok(Self { pipeline, state, kafka, plugins, channels: channels.collect(), stages: Vec::new() })
     }
@@ -132,7 +131,7 @@ impl<'p> Builder<'p> {
         let parts = SinkParts {
             stage: stage.clone(),
             chain: self.chain(&spec.interceptors),
-            reader: self.channels[&spec.channel].reader(),
+            reader: self.channels[&spec.channel].reader(name.as_str()),
             dead_letters: self.dead_letters(Some(&spec.channel)),
             log: format!("{}-{:08x}", spec.channel, rand::random::<u32>()).into(),
             limits: TakeLimits {

@@ -1,4 +1,4 @@
-//! The promises every channel keeps, as one suite. The memory channel runs it; durable channels join it.
+//! The promises every channel keeps, as one suite: each rule is run for each kind of channel.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,10 +10,51 @@ use tokio::sync::Notify;
 use super::*;
 use crate::event::{Batch, Packed};
 
+/// How the suite comes by a channel.
+trait Make {
+    fn make(&self, name: &str, number: usize, capacity: Capacity) -> Channel;
+}
+
+struct Memory;
+
+impl Make for Memory {
+    fn make(&self, name: &str, number: usize, capacity: Capacity) -> Channel {
+        Channel::Memory(MemoryChannel::new(name, number, capacity))
+    }
+}
+
+/// Runs every rule for every kind.
+macro_rules! contract {
+    ($($rule:ident,)*) => {
+        mod memory {
+            $(
+                #[tokio::test]
+                async fn $rule() {
+                    super::$rule(&super::Memory).await;
+                }
+            )*
+        }
+    };
+}
+
+contract! {
+    a_put_is_seen_when_it_is_committed_and_not_before,
+    a_dropped_put_leaves_no_trace,
+    rolled_back_events_are_taken_again_in_order,
+    a_full_channel_lets_puts_wait_and_serves_them_in_order,
+    a_put_larger_than_the_channel_goes_in_alone,
+    every_reader_gets_every_event_and_the_slowest_holds_the_room,
+    a_put_into_two_channels_is_settled_when_both_are,
+    takes_are_bounded_by_events_and_bytes_and_never_stuck_on_a_large_event,
+    a_reader_waits_for_a_fuller_batch_no_longer_than_it_was_told,
+    the_log_ends_when_the_last_writer_is_gone_and_everything_is_taken,
+    a_failed_channel_refuses_puts_that_wait_and_those_that_come,
+}
+
 const ALL: TakeLimits = TakeLimits { events: 1000, bytes: 1 << 20, wait: Duration::ZERO };
 
-fn channel(events: u32) -> Arc<MemoryChannel> {
-    MemoryChannel::new("events", 0, Capacity { events, bytes: 1 << 20 })
+fn channel(make: &impl Make, events: u64) -> Channel {
+    make.make("events", 0, Capacity { events, bytes: 1 << 20 })
 }
 
 fn batch(bodies: &[&str]) -> Batch {
@@ -24,9 +65,13 @@ fn bodies(taken: &Taken) -> Vec<String> {
     taken.batch.bodies().iter().map(|body| String::from_utf8_lossy(body).into_owned()).collect()
 }
 
-async fn put(channel: &Arc<MemoryChannel>, bodies: &[&str]) -> Receipt {
+async fn put(channel: &Channel, bodies: &[&str]) -> Receipt {
     let puts = begin_puts(vec![(channel.clone(), batch(bodies))]).await.unwrap();
     commit_puts(puts, &Arc::new(Notify::new()))
+}
+
+async fn take(reader: &mut Reader) -> Taken {
+    reader.take(&ALL).await.unwrap().expect("the log has not ended")
 }
 
 /// Polls a future once and says whether it is still waiting.
@@ -34,47 +79,43 @@ async fn waits<F: Future>(future: F) -> bool {
     tokio::time::timeout(Duration::from_millis(20), future).await.is_err()
 }
 
-#[tokio::test]
-async fn a_put_is_seen_when_it_is_committed_and_not_before() {
-    let channel = channel(10);
-    let (_writer, mut reader) = (channel.writer(), channel.reader());
+async fn a_put_is_seen_when_it_is_committed_and_not_before(make: &impl Make) {
+    let channel = channel(make, 10);
+    let (_writer, mut reader) = (channel.writer(), channel.reader("r"));
     let put = channel.begin_put(batch(&["a", "b"])).await.unwrap();
     assert!(waits(reader.take(&ALL)).await);
     put.commit(None);
-    assert_eq!(bodies(&reader.take(&ALL).await.unwrap()), ["a", "b"]);
+    assert_eq!(bodies(&take(&mut reader).await), ["a", "b"]);
 }
 
-#[tokio::test]
-async fn a_dropped_put_leaves_no_trace() {
-    let channel = channel(2);
-    let (writer, mut reader) = (channel.writer(), channel.reader());
+async fn a_dropped_put_leaves_no_trace(make: &impl Make) {
+    let channel = channel(make, 2);
+    let (writer, mut reader) = (channel.writer(), channel.reader("r"));
     drop(channel.begin_put(batch(&["a", "b"])).await.unwrap());
     put(&channel, &["c", "d"]).await;
     drop(writer);
-    assert_eq!(bodies(&reader.take(&ALL).await.unwrap()), ["c", "d"]);
+    assert_eq!(bodies(&take(&mut reader).await), ["c", "d"]);
     reader.settle(2);
-    assert!(reader.take(&ALL).await.is_none());
+    assert!(reader.take(&ALL).await.unwrap().is_none());
 }
 
-#[tokio::test]
-async fn rolled_back_events_are_taken_again_in_order() {
-    let channel = channel(10);
-    let (_writer, mut reader) = (channel.writer(), channel.reader());
+async fn rolled_back_events_are_taken_again_in_order(make: &impl Make) {
+    let channel = channel(make, 10);
+    let (_writer, mut reader) = (channel.writer(), channel.reader("r"));
     put(&channel, &["a", "b"]).await;
     put(&channel, &["c"]).await;
     let two = TakeLimits { events: 2, ..ALL };
-    assert_eq!(bodies(&reader.take(&two).await.unwrap()), ["a", "b"]);
-    assert_eq!(bodies(&reader.take(&two).await.unwrap()), ["c"]);
+    assert_eq!(bodies(&reader.take(&two).await.unwrap().unwrap()), ["a", "b"]);
+    assert_eq!(bodies(&reader.take(&two).await.unwrap().unwrap()), ["c"]);
     reader.settle(1);
     reader.rollback();
-    let taken = reader.take(&ALL).await.unwrap();
+    let taken = take(&mut reader).await;
     assert_eq!((bodies(&taken), taken.first, taken.next), (vec!["b".into(), "c".into()], 1, 3));
 }
 
-#[tokio::test]
-async fn a_full_channel_lets_puts_wait_and_serves_them_in_order() {
-    let channel = channel(2);
-    let (_writer, mut reader) = (channel.writer(), channel.reader());
+async fn a_full_channel_lets_puts_wait_and_serves_them_in_order(make: &impl Make) {
+    let channel = channel(make, 2);
+    let (_writer, mut reader) = (channel.writer(), channel.reader("r"));
     put(&channel, &["a", "b"]).await;
     assert!(matches!(channel.try_begin_put(batch(&["c"])), Err(ChannelError::Full { held: 2, capacity: 2, .. })));
     let waiting = tokio::spawn({
@@ -82,50 +123,47 @@ async fn a_full_channel_lets_puts_wait_and_serves_them_in_order() {
         async move { put(&channel, &["c", "d"]).await }
     });
     reader.pressure().rises().await;
-    assert_eq!(bodies(&reader.take(&ALL).await.unwrap()), ["a", "b"]);
+    assert_eq!(bodies(&take(&mut reader).await), ["a", "b"]);
     assert!(waits(reader.take(&ALL)).await, "taking frees nothing: only settling does");
     reader.settle(2);
-    assert_eq!(bodies(&reader.take(&ALL).await.unwrap()), ["c", "d"]);
+    assert_eq!(bodies(&take(&mut reader).await), ["c", "d"]);
     waiting.await.unwrap();
 }
 
-#[tokio::test]
-async fn a_put_larger_than_the_channel_goes_in_alone() {
-    let channel = channel(2);
-    let (_writer, mut reader) = (channel.writer(), channel.reader());
+async fn a_put_larger_than_the_channel_goes_in_alone(make: &impl Make) {
+    let channel = channel(make, 2);
+    let (_writer, mut reader) = (channel.writer(), channel.reader("r"));
     put(&channel, &["a", "b", "c"]).await;
     assert!(channel.try_begin_put(batch(&["d"])).is_err());
-    assert_eq!(reader.take(&ALL).await.unwrap().next, 3);
+    assert_eq!(take(&mut reader).await.next, 3);
     reader.settle(3);
     assert!(channel.try_begin_put(batch(&["d"])).is_ok());
 }
 
-#[tokio::test]
-async fn every_reader_gets_every_event_and_the_slowest_holds_the_room() {
-    let channel = channel(2);
-    let (_writer, mut fast, mut slow) = (channel.writer(), channel.reader(), channel.reader());
+async fn every_reader_gets_every_event_and_the_slowest_holds_the_room(make: &impl Make) {
+    let channel = channel(make, 2);
+    let (_writer, mut fast, mut slow) = (channel.writer(), channel.reader("fast"), channel.reader("slow"));
     let receipt = put(&channel, &["a", "b"]).await;
-    assert_eq!(bodies(&fast.take(&ALL).await.unwrap()), ["a", "b"]);
+    assert_eq!(bodies(&take(&mut fast).await), ["a", "b"]);
     fast.settle(2);
     assert!(channel.try_begin_put(batch(&["c"])).is_err());
     assert!(!receipt.is_settled());
-    assert_eq!(bodies(&slow.take(&ALL).await.unwrap()), ["a", "b"]);
+    assert_eq!(bodies(&take(&mut slow).await), ["a", "b"]);
     slow.settle(2);
     assert!(receipt.is_settled());
     assert!(channel.try_begin_put(batch(&["c"])).is_ok());
 }
 
-#[tokio::test]
-async fn a_put_into_two_channels_is_settled_when_both_are() {
-    let (left, right) = (channel(10), MemoryChannel::new("right", 1, Capacity { events: 10, bytes: 100 }));
-    let (mut left_reader, mut right_reader) = (left.reader(), right.reader());
+async fn a_put_into_two_channels_is_settled_when_both_are(make: &impl Make) {
+    let (left, right) = (channel(make, 10), make.make("right", 1, Capacity { events: 10, bytes: 1000 }));
+    let (mut left_reader, mut right_reader) = (left.reader("r"), right.reader("r"));
     let owner = Arc::new(Notify::new());
     let puts = begin_puts(vec![(right.clone(), batch(&["a"])), (left.clone(), batch(&["a"]))]).await.unwrap();
     let receipt = commit_puts(puts, &owner);
-    left_reader.take(&ALL).await.unwrap();
+    take(&mut left_reader).await;
     left_reader.settle(1);
     assert!(!receipt.is_settled());
-    right_reader.take(&ALL).await.unwrap();
+    take(&mut right_reader).await;
     right_reader.settle(1);
     owner.notified().await;
     assert!(receipt.is_settled());
@@ -136,51 +174,47 @@ async fn an_emptied_put_is_settled_at_once() {
     assert!(commit_puts(Vec::new(), &Arc::new(Notify::new())).is_settled());
 }
 
-#[tokio::test]
-async fn takes_are_bounded_by_events_and_bytes_and_never_stuck_on_a_large_event() {
-    let channel = channel(10);
-    let (_writer, mut reader) = (channel.writer(), channel.reader());
+async fn takes_are_bounded_by_events_and_bytes_and_never_stuck_on_a_large_event(make: &impl Make) {
+    let channel = channel(make, 10);
+    let (_writer, mut reader) = (channel.writer(), channel.reader("r"));
     put(&channel, &["aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "b", "c", "d"]).await;
     let small = TakeLimits { events: 2, bytes: 8, wait: Duration::ZERO };
     let mut sizes = Vec::new();
     while !reader.is_at_end() {
-        sizes.push(reader.take(&small).await.unwrap().batch.count());
+        sizes.push(reader.take(&small).await.unwrap().unwrap().batch.count());
     }
     assert_eq!(sizes.iter().sum::<usize>(), 4);
     assert!(sizes.iter().all(|&size| (1..=2).contains(&size)), "{sizes:?}");
 }
 
-#[tokio::test]
-async fn a_reader_waits_for_a_fuller_batch_no_longer_than_it_was_told() {
-    let channel = channel(10);
-    let (_writer, mut reader) = (channel.writer(), channel.reader());
+async fn a_reader_waits_for_a_fuller_batch_no_longer_than_it_was_told(make: &impl Make) {
+    let channel = channel(make, 10);
+    let (_writer, mut reader) = (channel.writer(), channel.reader("r"));
     let patient = |wait| TakeLimits { events: 3, wait, ..ALL };
     put(&channel, &["a"]).await;
     let start = tokio::time::Instant::now();
     let moment = Duration::from_millis(30);
-    assert_eq!(bodies(&reader.take(&patient(moment)).await.unwrap()), ["a"]);
+    assert_eq!(bodies(&reader.take(&patient(moment)).await.unwrap().unwrap()), ["a"]);
     assert!(start.elapsed() >= moment);
     put(&channel, &["b", "c", "d"]).await;
     let full = tokio::time::timeout(Duration::from_secs(5), reader.take(&patient(Duration::from_secs(60)))).await;
-    assert_eq!(bodies(&full.expect("a full batch does not wait").unwrap()), ["b", "c", "d"]);
+    assert_eq!(bodies(&full.expect("a full batch does not wait").unwrap().unwrap()), ["b", "c", "d"]);
 }
 
-#[tokio::test]
-async fn the_log_ends_when_the_last_writer_is_gone_and_everything_is_taken() {
-    let channel = channel(10);
-    let (first, second, mut reader) = (channel.writer(), channel.writer(), channel.reader());
+async fn the_log_ends_when_the_last_writer_is_gone_and_everything_is_taken(make: &impl Make) {
+    let channel = channel(make, 10);
+    let (first, second, mut reader) = (channel.writer(), channel.writer(), channel.reader("r"));
     put(&channel, &["a"]).await;
     drop(first);
-    assert_eq!(bodies(&reader.take(&ALL).await.unwrap()), ["a"]);
+    assert_eq!(bodies(&take(&mut reader).await), ["a"]);
     assert!(waits(reader.take(&ALL)).await);
     drop(second);
-    assert!(reader.take(&ALL).await.is_none());
+    assert!(reader.take(&ALL).await.unwrap().is_none());
 }
 
-#[tokio::test]
-async fn a_failed_channel_refuses_puts_that_wait_and_those_that_come() {
-    let channel = channel(1);
-    let (_writer, _reader) = (channel.writer(), channel.reader());
+async fn a_failed_channel_refuses_puts_that_wait_and_those_that_come(make: &impl Make) {
+    let channel = channel(make, 1);
+    let (_writer, _reader) = (channel.writer(), channel.reader("r"));
     put(&channel, &["a"]).await;
     let waiting = tokio::spawn({
         let channel = channel.clone();
@@ -218,13 +252,13 @@ proptest! {
     #[test]
     fn any_sequence_of_steps_agrees_with_a_queue(steps in steps()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        runtime.block_on(agree_with_a_queue(&steps));
+        runtime.block_on(agree_with_a_queue(&Memory, &steps));
     }
 }
 
-async fn agree_with_a_queue(steps: &[Step]) {
-    let channel = channel(12);
-    let (_writer, mut reader) = (channel.writer(), channel.reader());
+async fn agree_with_a_queue(make: &impl Make, steps: &[Step]) {
+    let channel = channel(make, 12);
+    let (_writer, mut reader) = (channel.writer(), channel.reader("r"));
     let (mut unsettled, mut taken, mut number) = (VecDeque::<String>::new(), 0, 0);
     let mut settled_up_to = 0;
     for step in steps {
@@ -239,13 +273,13 @@ async fn agree_with_a_queue(steps: &[Step]) {
                         number += names.len();
                         unsettled.extend(names);
                     }
-                    Err(_) => assert!(channel.held_events() + usize::from(count) > 12),
+                    Err(_) => assert!(channel.held().events + u64::from(count) > 12),
                 }
             }
             Step::DropPut(count) => drop(channel.try_begin_put(batch(&vec!["dropped"; count.into()]))),
             Step::Take(_) if reader.is_at_end() => assert_eq!(taken, unsettled.len()),
             Step::Take(events) => {
-                let got = reader.take(&TakeLimits { events: events.into(), ..ALL }).await.unwrap();
+                let got = reader.take(&TakeLimits { events: events.into(), ..ALL }).await.unwrap().unwrap();
                 let expected: Vec<_> = unsettled.range(taken..taken + got.batch.count()).cloned().collect();
                 assert_eq!(bodies(&got), expected);
                 taken += got.batch.count();

@@ -2,31 +2,138 @@
 //!
 //! Every channel keeps the same promises, proven by one suite (`contract.rs`):
 //!
-//! - A put is all or nothing: readers see its events once [`PutTransaction::commit`] returns, and a put that is dropped
-//!   before that leaves no trace. A put into several channels reserves its room in all of them first, always in the order of
-//!   the channels' numbers, so that two sources cannot wait for each other.
+//! - A put is all or nothing: readers see its events after [`PutTransaction::commit`], and a put that is dropped before that
+//!   leaves no trace. A put into several channels reserves its room in all of them first, always in the order of the
+//!   channels' numbers, so that two sources cannot wait for each other.
 //! - Every reader gets every event, in order. What a reader has taken but not settled comes again after a rollback.
 //! - A full channel lets puts wait, first come, first served; it never drops.
-//! - A put's [`Receipt`] is settled once every reader has settled all of its events: that is what a source is acked for.
+//! - A put's [`Receipt`] is settled once its events are safe: once every reader has settled all of them. That is what a
+//!   source is acked for.
 
 #[cfg(test)]
 mod contract;
 mod memory;
 mod receipt;
+mod room;
+mod take;
 
-pub use memory::{Capacity, MemoryChannel, Pressure, PutTransaction, Reader, TakeLimits, Taken, Writer};
+pub use memory::{MemoryChannel, MemoryPut, MemoryReader};
 pub use receipt::{Receipt, ReceiptShare};
+pub use room::{Amount, Capacity, Pressure};
+pub use take::{TakeLimits, Taken};
 
 use std::sync::Arc;
+
+use crate::event::Batch;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChannelError {
     /// Back off and try again: room appears as readers settle events.
     #[error("channel `{channel}` is full ({held} of {capacity} events)")]
-    Full { channel: Arc<str>, held: usize, capacity: usize },
+    Full { channel: Arc<str>, held: u64, capacity: u64 },
     /// Give up: a reader of this channel has stopped for good, so nothing put here would ever be settled.
     #[error("channel `{channel}` has lost a reader: {reason}")]
     Failed { channel: Arc<str>, reason: Arc<str> },
+}
+
+/// A channel of the pipeline, whatever keeps its events. A clone is the same channel.
+#[derive(Debug, Clone)]
+pub enum Channel {
+    Memory(Arc<MemoryChannel>),
+}
+
+impl Channel {
+    pub fn name(&self) -> &Arc<str> {
+        match self {
+            Self::Memory(channel) => channel.name(),
+        }
+    }
+
+    /// The channel's place in the pipeline: puts into several channels reserve in this order.
+    pub fn number(&self) -> usize {
+        match self {
+            Self::Memory(channel) => channel.number(),
+        }
+    }
+
+    /// Events and bytes put and not yet settled by every reader, or reserved for an open put.
+    pub fn held(&self) -> Amount {
+        match self {
+            Self::Memory(channel) => channel.room().held(),
+        }
+    }
+
+    /// Opens a put and waits for its room. A put larger than the whole channel is let in once the channel is empty.
+    ///
+    /// Cancel: dropping the future gives up the place in the queue; nothing was put.
+    ///
+    /// # Errors
+    /// When the channel has failed: the room would never come.
+    pub async fn begin_put(&self, batch: Batch) -> Result<PutTransaction, ChannelError> {
+        match self {
+            Self::Memory(channel) => channel.begin_put(batch).await.map(PutTransaction::Memory),
+        }
+    }
+
+    /// Opens a put if there is room for it now.
+    ///
+    /// # Errors
+    /// When the channel is full, or has failed.
+    pub fn try_begin_put(&self, batch: Batch) -> Result<PutTransaction, ChannelError> {
+        match self {
+            Self::Memory(channel) => channel.try_begin_put(batch).map(PutTransaction::Memory),
+        }
+    }
+
+    /// The cursor of the reader of this name: of a memory channel a new one, for every event put from now on.
+    pub fn reader(&self, _name: &str) -> Reader {
+        match self {
+            Self::Memory(channel) => Reader::Memory(channel.reader()),
+        }
+    }
+
+    /// Announces somebody who puts. The log ends for its readers when every writer is gone.
+    pub fn writer(&self) -> Writer {
+        match self {
+            Self::Memory(channel) => channel.add_writer(),
+        }
+        Writer(self.clone())
+    }
+
+    /// Marks the channel as failed: a reader has stopped for good, so waiting puts are refused from now on.
+    pub fn fail(&self, reason: impl Into<Arc<str>>) {
+        let error = ChannelError::Failed { channel: self.name().clone(), reason: reason.into() };
+        match self {
+            Self::Memory(channel) => channel.room().fail(error),
+        }
+    }
+}
+
+/// A batch on its way into a channel, with its room reserved.
+///
+/// Nobody sees the events before [`commit`](Self::commit), and then all of them or none. Dropping an uncommitted transaction
+/// rolls it back, so an early return, a trap or a panic leaves the channel as it was.
+#[derive(Debug)]
+#[must_use = "an uncommitted transaction is rolled back"]
+pub enum PutTransaction {
+    Memory(MemoryPut),
+}
+
+impl PutTransaction {
+    pub fn channel(&self) -> Channel {
+        match self {
+            Self::Memory(put) => Channel::Memory(put.channel().clone()),
+        }
+    }
+
+    /// By value: no second commit, no late put.
+    pub fn commit(self, share: Option<ReceiptShare>) {
+        match self {
+            Self::Memory(put) => put.commit(share),
+        }
+    }
+
+    pub fn rollback(self) {}
 }
 
 /// Reserves room for `batches` in their channels and returns the open transactions: all of them or none.
@@ -35,9 +142,7 @@ pub enum ChannelError {
 ///
 /// # Errors
 /// When one of the channels has failed.
-pub async fn begin_puts(
-    mut batches: Vec<(Arc<MemoryChannel>, crate::event::Batch)>,
-) -> Result<Vec<PutTransaction>, ChannelError> {
+pub async fn begin_puts(mut batches: Vec<(Channel, Batch)>) -> Result<Vec<PutTransaction>, ChannelError> {
     // One order for everybody: a put that holds room in one channel waits only for channels behind it.
     batches.sort_by_key(|(channel, _)| channel.number());
     let mut puts = Vec::with_capacity(batches.len());
@@ -47,12 +152,97 @@ pub async fn begin_puts(
     Ok(puts)
 }
 
-/// Commits `puts` as one; the receipt is settled when all readers of all the channels have settled their events.
-/// `owner` is woken then.
+/// Commits `puts` as one; the receipt is settled when the events are safe in all the channels. `owner` is woken then.
 pub fn commit_puts(puts: Vec<PutTransaction>, owner: &Arc<tokio::sync::Notify>) -> Receipt {
     let (receipt, shares) = Receipt::new(puts.len(), owner.clone());
     for (put, share) in puts.into_iter().zip(shares) {
         put.commit(Some(share));
     }
     receipt
+}
+
+/// One cursor on a channel. Taking moves ahead of it; settling moves it.
+#[derive(Debug)]
+pub enum Reader {
+    Memory(MemoryReader),
+}
+
+impl Reader {
+    pub fn channel(&self) -> Channel {
+        match self {
+            Self::Memory(reader) => Channel::Memory(reader.channel().clone()),
+        }
+    }
+
+    /// Takes the next events, waiting for the first of them. Nothing: the log has ended, and all of it has been taken.
+    ///
+    /// Cancel: dropping the future takes nothing.
+    ///
+    /// # Errors
+    /// When the channel can give no more: what it keeps cannot be read, or it has stopped writing.
+    pub async fn take(&mut self, limits: &TakeLimits) -> Result<Option<Taken>, ChannelError> {
+        match self {
+            Self::Memory(reader) => Ok(reader.take(limits).await),
+        }
+    }
+
+    /// Tells when puts have to wait for room.
+    pub fn pressure(&self) -> Pressure {
+        match self {
+            Self::Memory(reader) => reader.pressure(),
+        }
+    }
+
+    /// Waits until the log has ended and all of it has been taken.
+    pub async fn ended(&self) {
+        match self {
+            Self::Memory(reader) => reader.ended().await,
+        }
+    }
+
+    /// Sequence number of the next event to be taken.
+    pub fn taken_up_to(&self) -> u64 {
+        match self {
+            Self::Memory(reader) => reader.taken_up_to(),
+        }
+    }
+
+    /// Whether everything put so far has been taken.
+    pub fn is_at_end(&self) -> bool {
+        match self {
+            Self::Memory(reader) => reader.is_at_end(),
+        }
+    }
+
+    /// Commits everything before `next`: it will not come again, and its room is free once every reader has passed.
+    pub fn settle(&mut self, next: u64) {
+        match self {
+            Self::Memory(reader) => reader.settle(next),
+        }
+    }
+
+    /// Everything taken and not settled comes again, in order.
+    pub fn rollback(&mut self) {
+        match self {
+            Self::Memory(reader) => reader.rollback(),
+        }
+    }
+}
+
+/// Somebody who puts into a channel; the log ends when the last one is dropped.
+#[derive(Debug)]
+pub struct Writer(Channel);
+
+impl Writer {
+    pub fn channel(&self) -> &Channel {
+        &self.0
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        match &self.0 {
+            Channel::Memory(channel) => channel.remove_writer(),
+        }
+    }
 }

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use crate::channel::{Reader, TakeLimits, Taken, begin_puts, commit_puts};
+use crate::channel::{ChannelError, Reader, TakeLimits, Taken, begin_puts, commit_puts};
 use crate::dead_letter::{DeadLetters, RejectedBy};
 use crate::event::MADE_HERE;
 use crate::interceptor::{Chain, Processed};
@@ -183,7 +183,8 @@ impl SinkRunner {
         Ok(self.ended)
     }
 
-    async fn take_over(&mut self, taken: Option<Taken>) -> Result<(), StageStop> {
+    async fn take_over(&mut self, taken: Result<Option<Taken>, ChannelError>) -> Result<(), StageStop> {
+        let taken = taken.map_err(|error| self.parts.stage.stop(error.to_string()))?;
         let Some(taken) = taken else {
             self.ended = true;
             return Ok(());

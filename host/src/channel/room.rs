@@ -1,0 +1,294 @@
+//! Room in a channel: what puts wait for when it is full.
+
+use std::collections::VecDeque;
+use std::ops::{AddAssign, SubAssign};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
+
+use super::ChannelError;
+use crate::event::Batch;
+
+/// How much a channel holds before puts wait.
+#[derive(Debug, Clone, Copy)]
+pub struct Capacity {
+    pub events: u64,
+    pub bytes: u64,
+}
+
+/// Events and bytes of a put.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Amount {
+    pub events: u64,
+    pub bytes: u64,
+}
+
+impl Amount {
+    pub fn of(batch: &Batch) -> Self {
+        Self { events: batch.count() as u64, bytes: batch.byte_size() as u64 }
+    }
+}
+
+impl AddAssign for Amount {
+    fn add_assign(&mut self, other: Self) {
+        self.events += other.events;
+        self.bytes += other.bytes;
+    }
+}
+
+impl SubAssign for Amount {
+    /// Never below nothing: of a log that was there before us only the sums are known.
+    fn sub_assign(&mut self, other: Self) {
+        self.events = self.events.saturating_sub(other.events);
+        self.bytes = self.bytes.saturating_sub(other.bytes);
+    }
+}
+
+/// The room of one channel, in events and bytes at once.
+///
+/// Puts that find none wait in the order in which they came: a large one is not starved by small ones. A put larger than the
+/// whole channel is let in once the channel is empty.
+#[derive(Debug)]
+pub struct Room {
+    channel: Arc<str>,
+    capacity: Capacity,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    held: Amount,
+    waiting: VecDeque<Waiting>,
+    /// Given to each put that waits, so that it finds itself in the queue.
+    ticket: u64,
+    /// Whoever wants to know that a put waits.
+    pressed: Vec<Arc<Notify>>,
+    failed: Option<ChannelError>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    ticket: u64,
+    amount: Amount,
+    answer: oneshot::Sender<Result<(), ChannelError>>,
+}
+
+impl Room {
+    pub fn new(channel: Arc<str>, capacity: Capacity) -> Arc<Self> {
+        Arc::new(Self { channel, capacity, state: Mutex::default() })
+    }
+
+    /// What is held or reserved.
+    pub fn held(&self) -> Amount {
+        self.state.lock().held
+    }
+
+    /// Waits for room.
+    ///
+    /// Cancel: dropping the future gives up the place in the queue.
+    ///
+    /// # Errors
+    /// When the channel has failed: the room would never come.
+    pub async fn reserve(self: &Arc<Self>, amount: Amount) -> Result<Reserved, ChannelError> {
+        let mut place = {
+            let mut state = self.state.lock();
+            if let Some(error) = &state.failed {
+                return Err(error.clone());
+            }
+            if state.waiting.is_empty() && self.fits(&state, amount) {
+                state.held += amount;
+                return Ok(Reserved { room: self.clone(), amount });
+            }
+            let (answer, granted) = oneshot::channel();
+            state.ticket += 1;
+            let ticket = state.ticket;
+            state.waiting.push_back(Waiting { ticket, amount, answer });
+            state.pressed.iter().for_each(|pressed| pressed.notify_one());
+            Place { room: self, ticket, amount, granted: Some(granted) }
+        };
+        let granted = place.granted.as_mut().expect("it has just been made").await;
+        place.granted = None;
+        granted.expect("whoever takes a put off the queue answers it")?;
+        Ok(Reserved { room: self.clone(), amount })
+    }
+
+    /// Room that is there now.
+    ///
+    /// # Errors
+    /// When there is not enough, or others wait for it, or the channel has failed.
+    pub fn try_reserve(self: &Arc<Self>, amount: Amount) -> Result<Reserved, ChannelError> {
+        let mut state = self.state.lock();
+        if let Some(error) = &state.failed {
+            return Err(error.clone());
+        }
+        if !state.waiting.is_empty() || !self.fits(&state, amount) {
+            return Err(ChannelError::Full {
+                channel: self.channel.clone(),
+                held: state.held.events,
+                capacity: self.capacity.events,
+            });
+        }
+        state.held += amount;
+        Ok(Reserved { room: self.clone(), amount })
+    }
+
+    /// Gives room back, and lets in who waits for it.
+    pub fn release(&self, amount: Amount) {
+        let mut state = self.state.lock();
+        state.held -= amount;
+        self.admit(&mut state);
+    }
+
+    /// Nobody is let in any more: those who wait and those who come are answered this.
+    pub fn fail(&self, error: ChannelError) {
+        let mut state = self.state.lock();
+        for waiting in state.waiting.drain(..) {
+            _ = waiting.answer.send(Err(error.clone()));
+        }
+        state.failed.get_or_insert(error);
+    }
+
+    /// Why nobody is let in any more.
+    pub fn failure(&self) -> Option<ChannelError> {
+        self.state.lock().failed.clone()
+    }
+
+    /// Tells when puts have to wait for room.
+    pub fn pressure(self: &Arc<Self>) -> Pressure {
+        let pressed = Arc::new(Notify::new());
+        self.state.lock().pressed.push(pressed.clone());
+        Pressure { room: self.clone(), pressed }
+    }
+
+    fn fits(&self, state: &State, amount: Amount) -> bool {
+        let is_empty = state.held == Amount::default();
+        is_empty
+            || state.held.events + amount.events <= self.capacity.events
+                && state.held.bytes + amount.bytes <= self.capacity.bytes
+    }
+
+    fn admit(&self, state: &mut State) {
+        while let Some(first) = state.waiting.front()
+            && self.fits(state, first.amount)
+        {
+            let first = state.waiting.pop_front().expect("there is one");
+            // Who is gone without having been taken off gives up its place right now, and comes here again.
+            if first.answer.send(Ok(())).is_ok() {
+                state.held += first.amount;
+            }
+        }
+    }
+}
+
+/// A put's place in the queue, given up when it is dropped.
+struct Place<'r> {
+    room: &'r Arc<Room>,
+    ticket: u64,
+    amount: Amount,
+    /// Nothing once the answer has been taken.
+    granted: Option<oneshot::Receiver<Result<(), ChannelError>>>,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let Some(mut granted) = self.granted.take() else { return };
+        let mut state = self.room.state.lock();
+        state.waiting.retain(|waiting| waiting.ticket != self.ticket);
+        if let Ok(Ok(())) = granted.try_recv() {
+            state.held -= self.amount;
+        }
+        self.room.admit(&mut state);
+    }
+}
+
+/// Room that a put has; given back when it is dropped.
+#[derive(Debug)]
+pub struct Reserved {
+    room: Arc<Room>,
+    amount: Amount,
+}
+
+impl Reserved {
+    /// The room stays taken: whoever knows when the events are gone releases it.
+    pub fn keep(mut self) -> Amount {
+        std::mem::take(&mut self.amount)
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        if self.amount != Amount::default() {
+            self.room.release(self.amount);
+        }
+    }
+}
+
+/// Tells a reader that holds events back when puts have to wait for room.
+#[derive(Debug)]
+pub struct Pressure {
+    room: Arc<Room>,
+    pressed: Arc<Notify>,
+}
+
+impl Pressure {
+    /// Waits until a put has to wait for room.
+    pub async fn rises(&self) {
+        while self.room.state.lock().waiting.is_empty() {
+            self.pressed.notified().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn room(events: u64) -> Arc<Room> {
+        Room::new("events".into(), Capacity { events, bytes: 1000 })
+    }
+
+    fn events(events: u64) -> Amount {
+        Amount { events, bytes: events }
+    }
+
+    #[tokio::test]
+    async fn who_gives_up_its_place_lets_the_next_in() {
+        let room = room(4);
+        let held = room.reserve(events(3)).await.unwrap();
+        let mut large = polled(room.reserve(events(4)));
+        let mut small = polled(room.reserve(events(1)));
+        assert!(large.poll().is_none() && small.poll().is_none(), "the small one waits behind the large one");
+        drop(large);
+        assert!(small.poll().is_some());
+        drop(held);
+    }
+
+    #[tokio::test]
+    async fn what_was_granted_and_never_taken_is_given_back() {
+        let room = room(2);
+        let held = room.reserve(events(2)).await.unwrap();
+        let mut waiting = polled(room.reserve(events(2)));
+        assert!(waiting.poll().is_none());
+        drop(held);
+        assert_eq!(room.held(), events(2));
+        drop(waiting);
+        assert_eq!(room.held(), events(0));
+    }
+
+    struct Polled<F>(std::pin::Pin<Box<F>>);
+
+    fn polled<F: Future>(future: F) -> Polled<F> {
+        Polled(Box::pin(future))
+    }
+
+    impl<F: Future> Polled<F> {
+        fn poll(&mut self) -> Option<F::Output> {
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            match self.0.as_mut().poll(&mut context) {
+                std::task::Poll::Ready(output) => Some(output),
+                std::task::Poll::Pending => None,
+            }
+        }
+    }
+}
