@@ -22,10 +22,10 @@ quickstart: toolchain ## Build wasmflow and watch events flow from a file throug
 
 test: toolchain servers ## Run every test, against a real Kafka and a real MariaDB
 	$(call timed,build the tests,cargo build --release --workspace --all-targets)
-	$(call timed,run the tests,cargo test --release --workspace)
+	$(call timed,run the tests,cargo test --release --workspace --no-fail-fast)
 
 soak: toolchain servers ## Run the tests that block and kill at full length: a minute blocked, hundreds of kills
-	WASMFLOW_SOAK=1 cargo test --release -p wasmflow-tests
+	WASMFLOW_SOAK=1 cargo test --release --workspace --no-fail-fast
 
 bench: toolchain servers ## Measure speed, latency and memory, each beside a reference in the same run
 	$(call timed,build the benchmarks,cargo build --release -p wasmflow -p wasmflow-tests -p raw-kafka)

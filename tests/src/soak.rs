@@ -17,6 +17,11 @@ pub fn span(usual: Duration, soak: Duration) -> Duration {
     if is_soak() { soak } else { usual }
 }
 
+/// A limit on what is measured: `usual` on a machine that does other things, or the promise itself at full length.
+pub fn bound(usual: f64, soak: f64) -> f64 {
+    if is_soak() { soak } else { usual }
+}
+
 /// The seed of a random test: `WASMFLOW_SEED`, or a fresh one; printed, so that a failure can be repeated.
 ///
 /// # Panics

@@ -8,6 +8,7 @@ pub mod kafka;
 pub mod log;
 pub mod net;
 pub mod stdio;
+pub mod waited;
 pub mod wasi;
 
 use std::collections::HashMap;
@@ -27,6 +28,7 @@ use granted::Granted;
 use log::StageLog;
 use net::NetRules;
 use stdio::{LogOrigin, LogStream, PrintStream};
+pub use waited::Waited;
 use wasi::Output;
 
 /// Limit: handles of one instance: batches, streams, sockets, open files and folders. The library's own is a million.

@@ -10,6 +10,7 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
 use super::console::Console;
 use super::log::{LineCutter, StageLog};
+use super::waited::Waited;
 use crate::plugin::bindings::wasmflow::plugin::log::Level;
 
 /// Bytes a guest may hand over in one write, and what is gathered before it is printed without a flush.
@@ -95,11 +96,12 @@ pub struct PrintStream {
     gathered: Arc<Mutex<Vec<u8>>>,
     /// The chunk that a flush waits for.
     flushing: Option<u64>,
+    waited: Waited,
 }
 
 impl PrintStream {
     pub fn new(console: Arc<Console>) -> Self {
-        Self { console, gathered: Arc::default(), flushing: None }
+        Self { console, gathered: Arc::default(), flushing: None, waited: Waited::default() }
     }
 
     /// Prints what is gathered, and waits until the system has it: once a call has answered ok, its output is out.
@@ -109,7 +111,13 @@ impl PrintStream {
             self.console.submit(rest.into());
         }
         let last = self.console.last_submitted();
+        let _waiting = self.waited.wait();
         self.console.wait(|console| console.written(last) != Ok(false)).await;
+    }
+
+    /// What waiting for the reader has cost so far.
+    pub fn waited(&self) -> &Waited {
+        &self.waited
     }
 
     /// Whether anything is printed that the system does not have yet.
@@ -140,6 +148,7 @@ impl PrintStream {
 impl Pollable for PrintStream {
     async fn ready(&mut self) {
         let flushing = self.flushing;
+        let _waiting = self.waited.wait();
         self.console
             .wait(|console| flushing.is_none_or(|number| console.written(number) != Ok(false)) && console.has_room())
             .await;

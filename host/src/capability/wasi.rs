@@ -25,6 +25,7 @@ use super::State;
 use super::granted::Granted;
 use super::net::NetRules;
 use super::stdio::{LogStream, PrintStream};
+use super::waited::Waited;
 use crate::config::DirGrant;
 use crate::plugin::Broken;
 
@@ -40,6 +41,16 @@ pub enum Output {
     /// A sink's: printed.
     Print(PrintStream),
     Log(LogStream),
+}
+
+impl Output {
+    /// The count of what calls have waited for the reader; nobody waits for the log.
+    pub fn waited(&self) -> Waited {
+        match self {
+            Self::Print(stream) => stream.waited().clone(),
+            Self::Log(_) => Waited::default(),
+        }
+    }
 }
 
 /// Makes the WASI context of one instance.

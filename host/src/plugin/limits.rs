@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use wasmtime::{ResourceLimiter, Store, UpdateDeadline};
 
 use super::{Broken, TrapKind};
-use crate::capability::State;
+use crate::capability::{State, Waited};
 
 /// How often the epoch moves: the grain of the CPU limit, and how long a looping guest holds a worker thread.
 pub const TICK: Duration = Duration::from_millis(10);
@@ -97,6 +97,8 @@ pub struct Cpu {
     /// Nanoseconds from `origin` to when the runtime last turned to the guest.
     resumed: AtomicU64,
     origin: Instant,
+    /// Waiting for whoever reads what a sink prints.
+    waited: Waited,
 }
 
 impl Cpu {
@@ -108,6 +110,7 @@ impl Cpu {
             spent_ticks: AtomicU32::new(0),
             resumed: AtomicU64::new(0),
             origin: Instant::now(),
+            waited: store.data().output.waited(),
         });
         let watch = cpu.clone();
         store.epoch_deadline_callback(move |_| watch.tick());
@@ -124,6 +127,11 @@ impl Cpu {
             call.as_mut().poll(context)
         })
         .await
+    }
+
+    /// How long calls have waited for the host so far.
+    pub fn waited(&self) -> Duration {
+        self.waited.total()
     }
 
     /// Computing time of the last call, in whole ticks.

@@ -115,15 +115,17 @@ fn without_events_there_are_no_files() {
 
 #[test]
 fn an_old_file_is_rolled_by_the_tick_and_by_the_next_batch() {
-    let mut world = World::new(serde_json::json!({ "roll_interval": "20ms" }));
+    // Long beside what two calls take, even on a busy machine.
+    let (interval, longer) = ("500ms", Duration::from_millis(510));
+    let mut world = World::new(serde_json::json!({ "roll_interval": interval }));
     world.deliver(&["one"]).unwrap();
     world.sink().flush(false).unwrap();
     assert_eq!(world.files().len(), 2);
-    std::thread::sleep(Duration::from_millis(25));
+    std::thread::sleep(longer);
     world.sink().flush(false).unwrap();
     assert_eq!(world.texts(), ["one\n"]);
     world.deliver(&["two"]).unwrap();
-    std::thread::sleep(Duration::from_millis(25));
+    std::thread::sleep(longer);
     world.deliver(&["three"]).unwrap();
     world.close();
     assert_eq!(world.texts(), ["one\n", "two\n", "three\n"]);

@@ -221,6 +221,7 @@ fn a_refusal_is_read_even_when_the_client_goes_on_sending() {
 fn a_waiting_poll_returns_as_soon_as_a_line_is_whole() {
     let mut fixture = Fixture::open(serde_json::json!({}));
     let mut client = fixture.client();
+    let started = Instant::now();
     let sender = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(50));
         client.write_all(b"half").unwrap();
@@ -228,9 +229,8 @@ fn a_waiting_poll_returns_as_soon_as_a_line_is_whole() {
         client.write_all(b" whole\n").unwrap();
         client
     });
-    let started = Instant::now();
     assert_eq!(fixture.poll(1000, PATIENCE), 1);
-    assert!((Duration::from_millis(90)..Duration::from_secs(5)).contains(&started.elapsed()));
+    assert!((Duration::from_millis(100)..PATIENCE).contains(&started.elapsed()));
     assert_eq!(fixture.bodies, ["half whole"]);
     sender.join().unwrap();
 }
@@ -272,23 +272,24 @@ fn a_busy_client_does_not_starve_another() {
 fn with_the_channel_full_clients_wait_and_nothing_is_lost() {
     let mut fixture = Fixture::open(serde_json::json!({}));
     let mut client = fixture.client();
-    let lines = 200_000;
+    // Over 60 MB: more than the kernel's buffers of both sides hold together, whatever it lets them grow to.
+    let (lines, filling) = (60_000, "x".repeat(1000));
     let sender = std::thread::spawn(move || {
         for number in 0..lines {
-            client.write_all(format!("line number {number}\n").as_bytes()).unwrap();
+            client.write_all(format!("line number {number} {filling}\n").as_bytes()).unwrap();
         }
         client
     });
     // The source takes no more than its bound, however often it is polled, and a new client is let in meanwhile.
     for _ in 0..50 {
-        fixture.poll(0, Duration::ZERO);
+        assert_eq!(fixture.poll(0, Duration::ZERO), 0);
         std::thread::sleep(Duration::from_millis(2));
     }
     assert!(!sender.is_finished());
     let mut second = fixture.client_that_sent("second\n");
     fixture.bring(lines + 1);
     let first: Vec<_> = fixture.bodies.iter().filter(|body| *body != "second").collect();
-    assert!(first.iter().enumerate().all(|(number, body)| **body == format!("line number {number}")));
+    assert!(first.iter().enumerate().all(|(number, body)| body.starts_with(&format!("line number {number} x"))));
     fixture.settle_all();
     assert_eq!(read(&mut second, 3), "OK\n");
     let mut client = sender.join().unwrap();

@@ -54,7 +54,7 @@ fn assert_idle_and_bounded(agent: &Agent, client: &mut NetcatClient) {
     let before = agent.process().resident_bytes();
     let load = load(agent, span);
     let grown = agent.process().resident_bytes().saturating_sub(before);
-    assert!(load < 0.05, "{:.1} % of a core while every sink is blocked", load * 100.0);
+    assert!(load < soak::bound(0.5, 0.01), "{:.1} % of a core while every sink is blocked", load * 100.0);
     assert!(grown < 8 * MIB, "{grown} bytes more after {span:?} blocked");
     assert_eq!(client.answer_within(Duration::from_millis(1)), None, "an answer before the event was settled");
 }
@@ -65,7 +65,8 @@ fn assert_goes_on(client: &mut NetcatClient) {
     assert_eq!(client.answer_within(Duration::from_secs(20)).as_deref(), Some("OK"));
     let took = unblocked.elapsed();
     println!("the flow went on after {took:?}");
-    assert!(took < Duration::from_secs(1), "the flow went on only after {took:?}");
+    let bound = soak::span(Duration::from_secs(10), Duration::from_millis(10));
+    assert!(took < bound, "the flow went on only after {took:?}");
     assert_eq!(client.ask("after"), "OK");
 }
 
@@ -77,10 +78,12 @@ fn with_a_console_that_nobody_reads_the_agent_waits_and_goes_on_at_once() {
         [sinks.endless-out]
         plugin = "prefix-suffix"
         channel = "flood"
+        limits = { call = "1s" }
 
         [sinks.lines-out]
         plugin = "prefix-suffix"
         channel = "lines"
+        limits = { call = "1s" }
     "#;
     let pipeline = pipeline("blocked-console", port, sinks);
     let mut agent = pipeline.run_unread();
@@ -92,6 +95,8 @@ fn with_a_console_that_nobody_reads_the_agent_waits_and_goes_on_at_once() {
     assert_idle_and_bounded(&agent, &mut client);
     agent.read_console();
     assert_goes_on(&mut client);
+    // Waiting for the reader of the console is not the plugin's slowness.
+    assert!(!agent.stderr().text().contains("took longer"), "{}", agent.stderr().text());
     agent.kill();
 }
 

@@ -13,8 +13,11 @@ use wasmflow_tests::soak;
 
 use crate::alone;
 
-/// The promise is 5 ms; twice that leaves room for a busy machine.
-const QUICK: Duration = Duration::from_millis(10);
+/// The promise, held to in `make soak` on a quiet machine. The usual run has other work beside it: there the bound only finds
+/// what waits for something, such as an interval of polling or a commit.
+fn quick() -> Duration {
+    soak::span(Duration::from_millis(150), Duration::from_millis(5))
+}
 
 #[test]
 fn an_idle_pipeline_uses_under_one_percent_of_a_core() -> anyhow::Result<()> {
@@ -29,7 +32,7 @@ fn an_idle_pipeline_uses_under_one_percent_of_a_core() -> anyhow::Result<()> {
     std::thread::sleep(Duration::from_secs(2));
     let load = load(&agent, soak::span(Duration::from_secs(5), Duration::from_secs(60)));
     println!("idle: {:.2} % of a core", load * 100.0);
-    assert!(load < 0.02, "{:.2} % of a core while idle", load * 100.0);
+    assert!(load < soak::bound(0.5, 0.01), "{:.2} % of a core while idle", load * 100.0);
     agent.kill();
     Ok(())
 }
@@ -43,7 +46,7 @@ fn a_line_by_netcat_is_on_the_console_within_milliseconds() {
     let mut client = NetcatClient::connect(port);
     let median = latency_to_console(&agent, 50, |line| client.send(line));
     println!("netcat to console: {median:?}");
-    assert!(median < QUICK, "median {median:?}");
+    assert!(median < quick(), "median {median:?}");
     agent.kill();
 }
 
@@ -64,7 +67,7 @@ fn a_record_is_on_the_console_within_milliseconds() -> anyhow::Result<()> {
     assert!(agent.stdout().wait_for(0, "first", Duration::from_secs(30)).is_some(), "{}", agent.stderr().text());
     let median = latency_to_console(&agent, 50, |line| sender.send(line).expect("the broker runs"));
     println!("kafka to console: {median:?}");
-    assert!(median < QUICK, "median {median:?}");
+    assert!(median < quick(), "median {median:?}");
     agent.kill();
     Ok(())
 }
@@ -84,7 +87,7 @@ fn a_line_by_netcat_is_with_kafka_within_milliseconds_beyond_the_linger() -> any
     assert_eq!(client.ask("first"), "OK");
     let median = latency_to_ok(&mut client, 50);
     println!("netcat to Kafka's acknowledgement, linger {} ms: {median:?}", pipelines::LINGER_MS);
-    assert!(median < QUICK + Duration::from_millis(pipelines::LINGER_MS), "median {median:?}");
+    assert!(median < quick() + Duration::from_millis(pipelines::LINGER_MS), "median {median:?}");
     agent.kill();
     Ok(())
 }
@@ -97,6 +100,6 @@ fn a_client_that_waits_for_each_ok_gets_over_a_thousand_a_second() {
     let agent = pipeline.run();
     let rate = answers_per_second(&mut NetcatClient::connect(port), Duration::from_secs(3));
     println!("answers to a client that waits for each: {rate:.0} a second");
-    assert!(rate > 1000.0, "{rate:.0} answers a second");
+    assert!(rate > soak::bound(20.0, 1000.0), "{rate:.0} answers a second");
     agent.kill();
 }

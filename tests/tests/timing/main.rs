@@ -1,5 +1,6 @@
 //! What wasmflow promises about time, processor and memory. These tests run one at a time, and no other test executable runs
-//! beside this one, so that they measure the agent and not each other. Their bounds are generous; `make bench` has the figures.
+//! beside this one. `make soak` holds a quiet machine to the promises themselves; the usual run only to bounds that no busy
+//! machine breaks, so that it fails for a fault and not for its neighbours. `make bench` has the figures.
 
 use std::sync::{Mutex, MutexGuard};
 
