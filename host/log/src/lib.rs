@@ -1,6 +1,6 @@
 //! The segmented log behind wasmflow's `file` channels: puts that are whole or not there, across channels and crashes.
 //!
-//! ```no_run
+//! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use std::sync::{Arc, mpsc};
 //! use wasmflow_log::{ChannelOptions, Disk, Leg, LogSet, PositionChange, Put, ReadLimits, Start};
@@ -37,19 +37,34 @@
 //! - Any failed write or sync poisons the channel: nothing is durable after it until the folder is opened anew.
 //! - Bytes are never believed: a length is bounded before it is used, a frame names its channel, segment and place.
 
+mod cache;
+mod channel;
+mod compress;
 mod error;
+mod format;
+mod log;
+mod names;
+mod open;
 mod options;
 mod put;
+mod quarantine;
 mod reader;
+mod recover;
 mod report;
+mod root;
+mod segment;
 mod set;
+mod source;
 pub mod storage;
+mod threads;
 pub mod tools;
+mod track;
 
 pub use error::{Damage, OpenError, Poisoned, PutError, ReadError};
+pub use log::Log;
 pub use options::{ChannelOptions, Compression, OnCorruption, ReadLimits, Retain, Start, Sync};
 pub use put::{ChannelId, Done, Frame, Leg, Part, PositionChange, Put};
 pub use reader::{Cursor, Reader};
 pub use report::{Held, Note, Recovered, RecoveredChannel, RecoveredReader, RecoveredSource, Status, Waiting};
-pub use set::{Log, LogSet};
+pub use set::LogSet;
 pub use storage::{Disk, Storage};

@@ -29,8 +29,10 @@ impl Recovered {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecoveredSource {
     pub name: Arc<str>,
-    /// The newest put that is durable in all its channels; 0 when there is none. Puts go on above every number ever used.
+    /// The newest put that is durable in all its channels; 0 when there is none.
     pub last_put: u64,
+    /// The greatest number that any put had, whether it became durable or not. Numbers go on behind it.
+    pub last_used: u64,
     /// The whole position as of that put.
     pub position: Vec<(Bytes, Bytes)>,
     /// The channels of that put, those that still exist.
@@ -75,8 +77,6 @@ pub enum Note {
     CursorLost { channel: Arc<str>, reader: Arc<str> },
     /// The reader's next events are gone: it goes on at the oldest there is.
     CursorTooOld { channel: Arc<str>, reader: Arc<str>, lost_events: u64 },
-    /// A power cut took events the reader has settled, as `sync = "os"` allows.
-    CursorMovedBack { channel: Arc<str>, reader: Arc<str>, from: u64, to: u64 },
     /// Damage that was passed over, by the policy. A copy is in `quarantine`, where it could be read.
     Skipped(Damage),
     /// Locks and syncs of network file systems promise less than those of local ones.
@@ -115,11 +115,6 @@ impl fmt::Display for Note {
                 f,
                 "channel `{channel}`: {lost_events} events that reader `{reader}` had not taken are gone; it goes on at the \
                  oldest there is"
-            ),
-            Self::CursorMovedBack { channel, reader, from, to } => write!(
-                f,
-                "channel `{channel}`: events that reader `{reader}` had settled were lost before they were synced, as \
-                 `sync = \"os\"` allows; its cursor goes from {from} to {to}"
             ),
             Self::Skipped(damage) => write!(f, "passed over: {damage}"),
             Self::NetworkFileSystem { path } => write!(

@@ -1,19 +1,50 @@
 //! The logs of one state folder, opened, written and closed together.
 
-use std::path::Path;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::error::{OpenError, Poisoned, PutError, ReadError};
-use crate::options::{ChannelOptions, Start};
-use crate::put::{ChannelId, Done, Put};
-use crate::reader::Reader;
-use crate::report::{Held, Recovered, RecoveredChannel, RecoveredReader, Status};
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+
+use crate::channel::{Channel, Queued};
+use crate::compress::{compress, number};
+use crate::error::{OpenError, Poisoned, PutError};
+use crate::format::frame::{HEAD_BYTES, Meta};
+use crate::format::{MAX_FRAME_BYTES, crc};
+use crate::log::Log;
+use crate::options::ChannelOptions;
+use crate::put::{ChannelId, Done, PositionChange, Put};
+use crate::report::{Recovered, RecoveredChannel};
+use crate::root::Root;
+use crate::source::{Order, Source};
 use crate::storage::Storage;
+use crate::threads::{Keeper, Writer};
+use crate::track::apply;
+use crate::{open, root};
 
 /// All channel logs of one state folder. Each has a thread that writes; one more writes cursors and deletes segments.
 ///
 /// Dropping it closes it, without telling whether that went well; [`close`](Self::close) tells.
-pub struct LogSet {}
+pub struct LogSet {
+    storage: Arc<dyn Storage>,
+    root: Root,
+    channels: Arc<RwLock<Channels>>,
+    sources: Mutex<HashMap<Arc<str>, Arc<Source>>>,
+    writers: Mutex<HashMap<Arc<str>, Writer>>,
+    keeper: Mutex<Keeper>,
+    /// Without threads whoever has the set drives it, step by step.
+    threads: Threads,
+}
+
+pub type Channels = BTreeMap<Arc<str>, Arc<Channel>>;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Threads {
+    Started,
+    #[cfg(any(test, feature = "simulator"))]
+    None,
+}
 
 impl LogSet {
     /// Locks `root`, recovers every channel in it (also those that `channels` does not name: they are dormant, and take part
@@ -22,20 +53,65 @@ impl LogSet {
     /// `root` is a folder of the log's own, such as `<state_dir>/channels`; `pipeline` is noted in it when it is made.
     ///
     /// # Errors
-    /// When the folder is not ours to use, or acknowledged events are damaged and the policy is to stop. Nothing is changed then.
+    /// When the folder is not ours to use, or acknowledged events are damaged and the policy is to stop. Nothing that was
+    /// acknowledged is changed then.
     pub fn open(
         storage: Arc<dyn Storage>,
         root: &Path,
         pipeline: &str,
         channels: Vec<ChannelOptions>,
     ) -> Result<(Self, Recovered), OpenError> {
-        let _ = (storage, pipeline, channels);
-        Err(OpenError::Io { path: root.into(), source: std::io::ErrorKind::Unsupported.into() })
+        Self::open_with(storage, root, pipeline, channels, Threads::Started)
+    }
+
+    pub(crate) fn open_with(
+        storage: Arc<dyn Storage>,
+        root: &Path,
+        pipeline: &str,
+        options: Vec<ChannelOptions>,
+        threads: Threads,
+    ) -> Result<(Self, Recovered), OpenError> {
+        let root = root::Root::open(&*storage, root, pipeline)?;
+        let keeper = Keeper::new();
+        let (channels, recovered) = open::open_all(&storage, &root, options, &keeper.caller())?;
+        let sources = recovered.sources.iter().map(|source| {
+            let current = open::current(&channels, source);
+            let order = Order {
+                last_used: source.last_used,
+                position: source.position.iter().cloned().collect(),
+                current,
+                ..Order::default()
+            };
+            (source.name.clone(), Source::new(source.name.clone(), source.last_put, order))
+        });
+        let set = Self {
+            storage,
+            root,
+            sources: Mutex::new(sources.collect()),
+            channels: Arc::default(),
+            writers: Mutex::default(),
+            keeper: Mutex::new(keeper),
+            threads,
+        };
+        channels.into_iter().for_each(|channel| set.begin(channel));
+        if threads == Threads::Started {
+            set.keeper.lock().start(set.channels.clone());
+        }
+        Ok((set, recovered))
+    }
+
+    fn begin(&self, channel: Channel) {
+        let channel = Arc::new(channel);
+        let name = channel.options.name.clone();
+        if self.threads == Threads::Started {
+            self.writers.lock().insert(name.clone(), Writer::start(channel.clone()));
+        }
+        self.channels.write().insert(name, channel);
     }
 
     /// The log of a channel that is open.
-    pub fn log(&self, _channel: &str) -> Option<Log> {
-        None
+    pub fn log(&self, channel: &str) -> Option<Log> {
+        self.channels.read().get(channel).map(|channel| Log::new(channel.clone()))
     }
 
     /// Gives a put to the writers of its channels and returns its number; `done` is told when it is durable in all of them.
@@ -45,8 +121,83 @@ impl LogSet {
     ///
     /// # Errors
     /// When the put can never be taken; `done` is dropped uncalled then, and nothing was written.
-    pub fn put(&self, put: Put, _done: Done) -> Result<u64, PutError> {
-        Err(PutError::NoSuchChannel { channel: put.source })
+    pub fn put(&self, put: Put, done: Done) -> Result<u64, PutError> {
+        let channels = self.channels_of(&put)?;
+        let ids: Vec<ChannelId> = channels.iter().map(|channel| channel.id).collect();
+        let payloads: Vec<Payload> =
+            put.legs.iter().zip(&channels).map(|(leg, channel)| Payload::new(&leg.columns, channel)).collect();
+        let source = self.source(&put.source);
+        let mut order = source.order.lock();
+        if let Some(poisoned) = &order.failed {
+            return Err(poisoned.clone().into());
+        }
+        let changes = order.changes(&ids, &put.position);
+        let metas: Vec<Vec<u8>> = changes
+            .iter()
+            .zip(&payloads)
+            .zip(&ids)
+            .map(|((change, payload), id)| payload.meta(&put.source, &ids, *id, change))
+            .collect();
+        for ((meta, payload), channel) in metas.iter().zip(&payloads).zip(&channels) {
+            let bytes = HEAD_BYTES + meta.len() as u64 + payload.bytes;
+            if bytes > MAX_FRAME_BYTES {
+                let channel = channel.options.name.clone();
+                return Err(PutError::TooLarge { channel, bytes, limit: MAX_FRAME_BYTES });
+            }
+        }
+        let number = order.last_used + 1;
+        order.last_used = number;
+        apply(&mut order.position, &put.position);
+        order.current.clone_from(&ids);
+        let under_way = order.add(&source, number, &channels, done);
+        let legs = put.legs.into_iter().zip(payloads).zip(metas).zip(changes).zip(&channels);
+        for ((((leg, payload), meta), position), channel) in legs {
+            channel.enqueue(Queued {
+                put: under_way.clone(),
+                events: leg.events,
+                time_ms: put.time_ms,
+                columns: leg.columns,
+                stored: payload.stored,
+                compression: payload.compression,
+                payload_crc: payload.crc,
+                payload_len: payload.bytes as u32,
+                meta,
+                channels: ids.clone(),
+                position,
+            });
+        }
+        Ok(number)
+    }
+
+    fn channels_of(&self, put: &Put) -> Result<Vec<Arc<Channel>>, PutError> {
+        let open = self.channels.read();
+        let mut channels: Vec<Arc<Channel>> = Vec::with_capacity(put.legs.len());
+        for leg in &put.legs {
+            let name = || leg.channel.clone();
+            let channel = open.get(&leg.channel).ok_or_else(|| PutError::NoSuchChannel { channel: name() })?;
+            if channels.iter().any(|other| other.id == channel.id) {
+                return Err(PutError::BadLegs { channel: name() });
+            }
+            if let Some(poisoned) = channel.poisoned() {
+                return Err(poisoned.into());
+            }
+            let bytes = leg.columns.iter().map(|column| column.len() as u64).sum();
+            if bytes > MAX_FRAME_BYTES {
+                return Err(PutError::TooLarge { channel: name(), bytes, limit: MAX_FRAME_BYTES });
+            }
+            channels.push(channel.clone());
+        }
+        if channels.is_empty() { Err(PutError::BadLegs { channel: "".into() }) } else { Ok(channels) }
+    }
+
+    fn source(&self, name: &Arc<str>) -> Arc<Source> {
+        let mut sources = self.sources.lock();
+        if let Some(source) = sources.get(name) {
+            return source.clone();
+        }
+        let source = Source::new(name.clone(), 0, Order::default());
+        sources.insert(name.clone(), source.clone());
+        source
     }
 
     /// Opens one more channel while the others run: a new one, or a dormant one.
@@ -54,15 +205,27 @@ impl LogSet {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn add_channel(&self, options: ChannelOptions) -> Result<RecoveredChannel, OpenError> {
-        Err(OpenError::BadName { channel: options.name })
+        let name = options.name.clone();
+        if self.channels.read().contains_key(&name) {
+            return Err(OpenError::NamedTwice { channel: name });
+        }
+        let (channel, recovered) = open::open_one(&self.storage, &self.root, options, &self.keeper.lock().caller())?;
+        self.begin(channel);
+        Ok(recovered)
     }
 
     /// Closes one channel while the others run: what it was given is written first. Its folder stays, dormant.
     ///
+    /// No source may put into it any more.
+    ///
     /// # Errors
     /// When it was poisoned, or is now.
-    pub fn retire_channel(&self, _channel: &str) -> Result<(), Poisoned> {
-        Ok(())
+    pub fn retire_channel(&self, channel: &str) -> Result<(), Poisoned> {
+        let Some(retired) = self.channels.write().remove(channel) else { return Ok(()) };
+        if let Some(writer) = self.writers.lock().remove(channel) {
+            writer.stop();
+        }
+        retired.close()
     }
 
     /// Writes what was put, syncs it, writes the cursors and gives the folder free.
@@ -70,63 +233,92 @@ impl LogSet {
     /// # Errors
     /// When one of the channels was poisoned, or is now.
     pub fn close(self) -> Result<(), Poisoned> {
-        Ok(())
+        self.stop()
+    }
+
+    fn stop(&self) -> Result<(), Poisoned> {
+        let writers: Vec<Writer> = self.writers.lock().drain().map(|(_, writer)| writer).collect();
+        writers.iter().for_each(Writer::ask_to_stop);
+        writers.into_iter().for_each(Writer::stop);
+        self.keeper.lock().stop();
+        let channels = std::mem::take(&mut *self.channels.write());
+        let outcomes: Vec<_> = channels.values().map(|channel| channel.close()).collect();
+        outcomes.into_iter().collect()
     }
 }
 
-/// One channel of an open [`LogSet`]. Clones are the same log.
-#[derive(Clone)]
-pub struct Log {}
-
-impl Log {
-    pub fn name(&self) -> &Arc<str> {
-        unreachable!()
+impl Drop for LogSet {
+    fn drop(&mut self) {
+        _ = self.stop();
     }
+}
 
-    pub fn id(&self) -> ChannelId {
-        ChannelId::default()
-    }
-
-    /// What waits for the reader that is furthest behind, and what is on its way to disk: the measure for back-pressure.
-    /// Falls as readers settle. Cheap enough to ask for every put.
-    pub fn held(&self) -> Held {
-        Held::default()
-    }
-
-    pub fn status(&self) -> Status {
-        Status::default()
-    }
-
-    /// The readers there are, with their settled cursors.
-    pub fn readers(&self) -> Vec<RecoveredReader> {
-        Vec::new()
-    }
-
-    /// Opens a reader at its cursor. Each can be open once.
+/// What the log does with its threads, one step at a time, for tests that decide the order themselves.
+#[cfg(any(test, feature = "simulator"))]
+impl LogSet {
+    /// As [`open`](Self::open), without threads.
     ///
     /// # Errors
-    /// When there is no such reader, or it is open.
-    pub fn reader(&self, name: &str) -> Result<Reader, ReadError> {
-        Err(ReadError::NoSuchReader { channel: self.name().clone(), reader: name.into() })
+    /// As [`open`](Self::open).
+    pub fn open_stepwise(
+        storage: Arc<dyn Storage>,
+        root: &Path,
+        pipeline: &str,
+        channels: Vec<ChannelOptions>,
+    ) -> Result<(Self, Recovered), OpenError> {
+        Self::open_with(storage, root, pipeline, channels, Threads::None)
     }
 
-    /// Makes a reader while the log runs, as [`ChannelOptions::readers`] does at the start. One that is there is left as it is.
-    ///
-    /// # Errors
-    /// When its cursor file cannot be written.
-    pub fn add_reader(&self, _name: &str, _start: Start) -> Result<(), ReadError> {
-        Ok(())
+    /// A turn of a channel's writer: all that waits, with a sync if `sync` or the mode asks for it. Says whether it got on.
+    pub fn step_writer(&self, channel: &str, sync: bool) -> bool {
+        let channel = self.channels.read().get(channel).cloned();
+        channel.is_some_and(|channel| matches!(channel.turn(sync), crate::channel::append::Turn::Wrote))
     }
 
-    /// Forgets a reader and its cursor; its events are held no longer. One that is open ends with an error.
-    ///
-    /// # Errors
-    /// When there is no such reader, or its file cannot be changed.
-    pub fn remove_reader(&self, _name: &str) -> Result<(), ReadError> {
-        Ok(())
+    /// A turn of the keeper over all channels. Says whether all went well.
+    pub fn step_keeper(&self) -> bool {
+        let channels: Vec<_> = self.channels.read().values().cloned().collect();
+        channels.iter().all(|channel| channel.upkeep(crate::channel::upkeep::Due::Moved).is_ok())
     }
 
-    /// Has `hook` called whenever more can be read, and when the log is poisoned. As quick and as careful as
-    /// [`Done`](crate::Done): it runs on the log's threads.
-    pub fn on_change(&self, _hook: Box<dyn Fn() + Send + std::marker::Sync>) {}
+    /// Forgets everything without writing, as a process does that is killed.
+    pub fn forget(self) {
+        self.channels.write().clear();
+    }
+}
+
+/// A leg's columns as they are stored.
+struct Payload {
+    lengths: Vec<(u32, u32)>,
+    stored: Vec<Bytes>,
+    compression: u32,
+    crc: u32,
+    bytes: u64,
+}
+
+impl Payload {
+    /// Compressing and summing is done here, in the thread that puts, so that the writer has nothing to do but to write.
+    fn new(columns: &[Bytes], channel: &Channel) -> Self {
+        let stored = compress(columns, channel.options.compression);
+        let lengths =
+            columns.iter().zip(&stored).map(|(put, stored)| (put.len() as u32, stored.len() as u32)).collect();
+        let crc = stored.iter().fold(0, |sum, column| crc(sum, column));
+        let bytes = stored.iter().map(|column| column.len() as u64).sum();
+        Self { lengths, stored, compression: number(channel.options.compression), crc, bytes }
+    }
+
+    fn meta(&self, source: &Arc<str>, ids: &[ChannelId], own: ChannelId, position: &PositionChange) -> Vec<u8> {
+        let meta = Meta {
+            source: Bytes::copy_from_slice(source.as_bytes()),
+            others: ids.iter().copied().filter(|id| *id != own).collect(),
+            position: position.clone(),
+            columns: self.lengths.clone(),
+        };
+        meta.write()
+    }
+}
+
+/// Where the files of a channel are.
+pub(crate) fn channel_folder(root: &Path, channel: &str) -> PathBuf {
+    root.join(channel)
 }

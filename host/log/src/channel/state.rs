@@ -1,0 +1,176 @@
+//! What readers, and whoever asks, see of a channel: its segments, how far it may be read, its readers.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cache::Cache;
+use crate::error::Poisoned;
+use crate::format::cursor::Slot;
+use crate::format::header::End;
+use crate::report::{Held, Note, Waiting};
+use crate::source::UnderWay;
+
+/// A place between two frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spot {
+    pub segment: u64,
+    pub at: End,
+}
+
+#[derive(Debug, Clone)]
+pub struct LiveSegment {
+    pub number: u64,
+    pub path: PathBuf,
+    pub header_bytes: u64,
+    pub base_frame: u64,
+    pub base_sequence: u64,
+    pub created_ms: u64,
+    pub file_bytes: u64,
+    /// Frame bytes in all segments before.
+    pub bytes_before: u64,
+    /// Nothing: it is being written.
+    pub end: Option<End>,
+}
+
+impl LiveSegment {
+    pub fn start(&self) -> Spot {
+        let at = End { offset: self.header_bytes, frame: self.base_frame, sequence: self.base_sequence };
+        Spot { segment: self.number, at }
+    }
+}
+
+/// Invariant: settled <= read <= readable <= written, for each reader; with `sync = "always"` readable <= synced.
+pub struct State {
+    /// Without gaps in their numbers but where damage was passed over; the last is being written.
+    pub segments: VecDeque<LiveSegment>,
+    /// Readers may go up to here.
+    pub readable: Spot,
+    pub written: Spot,
+    pub synced: End,
+    /// Written, and readable once the put is complete; with the place behind each.
+    pub under_way: VecDeque<(Spot, Arc<UnderWay>)>,
+    pub voids: BTreeMap<u64, u32>,
+    pub readers: Vec<ReaderState>,
+    pub cache: Cache,
+    /// Given to the writer and not yet written.
+    pub queued: Held,
+    pub poisoned: Option<Poisoned>,
+    pub waiting: Option<Waiting>,
+    pub notes: Vec<Note>,
+    pub syncs: u64,
+    pub written_bytes: u64,
+    pub last_sync: Duration,
+    pub skipped_events: u64,
+}
+
+pub struct ReaderState {
+    pub name: Arc<str>,
+    /// Everything below is settled.
+    pub settled: u64,
+    /// The place behind the last frame that is settled whole, as far as frames were read here.
+    pub settled_spot: Spot,
+    /// Read and not yet settled: for each frame its end.
+    pub taken: VecDeque<Spot>,
+    /// Nothing above was ever given out.
+    pub read: u64,
+    /// As on disk.
+    pub slot: Slot,
+    /// When `settled` first went beyond the slot.
+    pub dirty_since: Option<u64>,
+    pub open: bool,
+    pub removed: bool,
+    pub unclaimed: bool,
+}
+
+impl State {
+    pub fn advance_readable(&mut self) -> bool {
+        let mut moved = false;
+        while let Some((spot, _)) = self.under_way.pop_front_if(|(_, put)| put.is_complete()) {
+            self.readable = spot;
+            moved = true;
+        }
+        moved
+    }
+
+    pub fn segment(&self, number: u64) -> Option<&LiveSegment> {
+        let at = self.segments.binary_search_by_key(&number, |segment| segment.number).ok()?;
+        self.segments.get(at)
+    }
+
+    /// The first segment with a greater number.
+    pub fn segment_after(&self, number: u64) -> Option<&LiveSegment> {
+        self.segments.get(self.segments.partition_point(|segment| segment.number <= number))
+    }
+
+    /// Frame bytes in front of a place.
+    fn bytes_before(&self, spot: Spot) -> u64 {
+        match self.segment(spot.segment) {
+            Some(segment) => segment.bytes_before + spot.at.offset.saturating_sub(segment.header_bytes),
+            None => self.segments.front().map_or(0, |oldest| oldest.bytes_before),
+        }
+    }
+
+    /// Of readers that count.
+    pub fn live_readers(&self) -> impl Iterator<Item = &ReaderState> {
+        self.readers.iter().filter(|reader| !reader.removed)
+    }
+
+    pub fn held(&self) -> Held {
+        let mut held = Held::default();
+        let written = self.bytes_before(self.written);
+        for reader in self.live_readers() {
+            held.events = held.events.max(self.events_behind(reader));
+            held.bytes = held.bytes.max(written.saturating_sub(self.bytes_before(reader.settled_spot)));
+        }
+        Held { events: held.events + self.queued.events, bytes: held.bytes + self.queued.bytes }
+    }
+
+    /// Events a reader has before it: by the sequence, less what is void and the gaps between segments.
+    fn events_behind(&self, reader: &ReaderState) -> u64 {
+        let from = reader.settled.max(reader.settled_spot.at.sequence);
+        let all = self.written.at.sequence.saturating_sub(from);
+        let void: u64 = self.voids.range(reader.settled_spot.at.frame..).map(|(_, events)| u64::from(*events)).sum();
+        let gaps: u64 = self
+            .segments
+            .iter()
+            .zip(self.segments.iter().skip(1))
+            .map(|(before, next)| {
+                let end = before.end.map_or(next.base_sequence, |end| end.sequence);
+                next.base_sequence.saturating_sub(end.max(from))
+            })
+            .sum();
+        all.saturating_sub(void + gaps)
+    }
+
+    /// Asserts what must hold whatever happens.
+    ///
+    /// # Panics
+    /// When it does not: then the log would do harm by going on.
+    pub fn check(&self, always_synced: bool) {
+        let readable = self.readable.at;
+        assert!(readable.frame <= self.written.at.frame, "readable {readable:?} beyond written {:?}", self.written);
+        assert!(
+            !always_synced || readable.frame <= self.synced.frame,
+            "readable {readable:?} beyond synced {:?}",
+            self.synced
+        );
+        for (before, next) in self.segments.iter().zip(self.segments.iter().skip(1)) {
+            let end = before.end.expect("only the last is being written");
+            assert!(end.frame <= next.base_frame && end.sequence <= next.base_sequence, "{before:?}, then {next:?}");
+        }
+        for reader in self.live_readers() {
+            let (settled, read) = (reader.settled, reader.read);
+            assert!(
+                reader.slot.sequence <= settled
+                    && settled <= read
+                    && read <= readable.sequence.max(reader.slot.sequence),
+                "reader `{}`: cursor {}, settled {settled}, read {read}, readable {}",
+                reader.name,
+                reader.slot.sequence,
+                readable.sequence
+            );
+        }
+    }
+}
