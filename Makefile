@@ -28,7 +28,7 @@ soak: toolchain servers ## Run the tests that block and kill at full length: a m
 	WASMFLOW_SOAK=1 cargo test --release --workspace --no-fail-fast
 
 bench: toolchain servers ## Measure speed, latency and memory, each beside a reference in the same run
-	$(call timed,build the benchmarks,cargo build --release -p wasmflow -p wasmflow-tests -p raw-kafka)
+	$(call timed,build the benchmarks,cargo build --release --workspace --bins)
 	@$(target_dir)/release/bench
 
 fmt: toolchain ## Check the formatting; `cargo fmt` mends it

@@ -213,9 +213,8 @@ impl SourceRunner {
         let max_bytes = if max_events == 0 { 0 } else { self.parts.batch_bytes };
         let instance = self.instance.as_mut().expect("it is open");
         let poll = instance.poll(max_events, max_bytes, wait);
-        let Some(kafka) = self.parts.stage.context.kafka.as_ref().filter(|kafka| kafka.has_consumer()) else {
-            return poll.await;
-        };
+        let kafka = self.parts.stage.context.kafka.as_ref().filter(|kafka| kafka.has_consumer() && !wait.is_zero());
+        let Some(kafka) = kafka else { return poll.await };
         tokio::pin!(poll);
         let mut interrupted = false;
         loop {
@@ -225,10 +224,9 @@ impl SourceRunner {
                 () = self.settled.notified(), if !interrupted => {}
                 () = self.stop.stopping(), if !interrupted => {}
             }
+            // The settlement that woke us is looked for before the next poll.
             interrupted = true;
             kafka.interrupt();
-            // The settlement that woke us is looked for when the poll has returned.
-            self.settled.notify_one();
         }
     }
 

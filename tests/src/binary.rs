@@ -45,12 +45,16 @@ pub(crate) fn target_folder() -> PathBuf {
     profile_folder().parent().expect("a profile's folder lies in the target folder").to_owned()
 }
 
+// The whole workspace, as `make test` does: the features of shared dependencies are then the same, and nothing is built twice.
 fn build() {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     let target = target_folder();
-    command.args(["build", "--release", "-p", "wasmflow"]).current_dir(repository()).env("CARGO_TARGET_DIR", target);
+    command
+        .args(["build", "--release", "--workspace", "--bins"])
+        .current_dir(repository())
+        .env("CARGO_TARGET_DIR", target);
     let built = command.status().expect("cargo can be started");
-    assert!(built.success(), "`cargo build --release -p wasmflow` failed");
+    assert!(built.success(), "`cargo build --release --workspace --bins` failed");
 }
 
 fn modified(path: &Path) -> Option<SystemTime> {

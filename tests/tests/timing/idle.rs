@@ -23,12 +23,17 @@ fn quick() -> Duration {
 fn an_idle_pipeline_uses_under_one_percent_of_a_core() -> anyhow::Result<()> {
     let _alone = alone();
     let Some(broker) = KafkaBroker::shared() else { return Ok(()) };
-    Topics::at(broker.address()).create("idle", 4)?;
+    let topics = Topics::at(broker.address());
+    topics.create("idle", 4)?;
     let port = free_port();
     let pipeline = PipelineFile::new("idle", &pipelines::netcat_and_topic_to_console(port, &broker.address(), "idle"));
     std::fs::create_dir(pipeline.folder().join("logs"))?;
     let agent = pipeline.run();
+    // Idle after some work, not from the start: what is left to do after a settlement shows then.
     assert_eq!(NetcatClient::connect(port).ask("awake"), "OK");
+    let sender = Sender::to(&topics, "idle")?;
+    sender.send("awake too")?;
+    assert!(agent.stdout().wait_for(0, "awake too", Duration::from_secs(30)).is_some(), "{}", agent.stderr().text());
     std::thread::sleep(Duration::from_secs(2));
     let load = load(&agent, soak::span(Duration::from_secs(5), Duration::from_secs(60)));
     println!("idle: {:.2} % of a core", load * 100.0);
