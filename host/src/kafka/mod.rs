@@ -13,6 +13,7 @@ mod options;
 mod producer;
 mod records;
 mod stage;
+mod stall;
 mod verdict;
 
 #[cfg(test)]

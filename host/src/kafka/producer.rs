@@ -3,16 +3,19 @@
 //! Order is kept for each partition by the idempotent client. What the host adds: a record refused for good leaves its
 //! neighbours alone, and a client that has lost a record is given up as a whole, since nothing may overtake that record.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::client::{Client, Code, Event, Headers, RecordBatch, RecordToSend, Report, Topic, send_one};
+use super::client::{
+    Client, Code, Event, Headers, RecordBatch, RecordToSend, Report, Topic, TopicOffset, offset, send_one,
+};
 use super::in_flight::{Answer, Delivery, Room};
 use super::records::{ColumnCursor, Records, is_null};
+use super::stall::{Heard, Stall};
 use super::verdict::{self, Verdict, retry};
 use crate::plugin::Failure;
 
@@ -52,6 +55,8 @@ struct Pending {
     next: u32,
     deliveries: HashMap<u32, Delivery>,
     lost: Option<Loss>,
+    /// Partitions that records have arrived in.
+    partitions: BTreeMap<String, BTreeSet<i32>>,
 }
 
 /// Why a producer was given up, and how the next one packs.
@@ -142,13 +147,20 @@ impl Shared {
 
     fn take_reports(&self) {
         let mut reports = Vec::new();
+        let mut stall = Stall::new();
         while !self.stopping.load(Ordering::Acquire) {
-            match self.client.poll(IDLE, &mut reports) {
+            let heard = if self.pending().deliveries.is_empty() { Heard::Answer } else { Heard::Silence };
+            stall.look(heard, &self.client, || self.partitions());
+            let patience = if heard == Heard::Answer { IDLE } else { stall.patience() };
+            match self.client.poll(patience, &mut reports) {
                 Some(Event::Reports) => {
+                    stall.look(Heard::Answer, &self.client, || self.partitions());
                     self.report(&reports);
                     reports.clear();
                 }
                 Some(Event::Error(error)) => {
+                    // What was in flight on that connection is to be sent again.
+                    stall.look(Heard::Answer, &self.client, || self.partitions());
                     if let Some(failure) = verdict::of_client(&self.connection, &error) {
                         tracing::warn!(connection = %self.connection, reason = %failure, "producer is given up");
                         self.lose(failure, Packing::Together);
@@ -160,18 +172,30 @@ impl Shared {
         self.lose(retry("the producer was closed".into()), Packing::Together);
     }
 
+    /// Where records have arrived so far.
+    fn partitions(&self) -> Vec<TopicOffset> {
+        let pending = self.pending();
+        let of_topic = |(topic, numbers): (&String, &BTreeSet<i32>)| {
+            numbers.iter().map(|&number| TopicOffset::new(topic, number, offset::NONE)).collect::<Vec<_>>()
+        };
+        pending.partitions.iter().flat_map(of_topic).collect()
+    }
+
     /// Takes the brokers' word on records.
     fn report(&self, reports: &[Report]) {
         let mut done = Vec::new();
         let mut loss = None;
         let mut pending = self.pending();
         // Reports of one delivery mostly come together and mostly say yes: then they are only counted.
-        for run in reports.chunk_by(|left, right| left.code == right.code && delivery_of(left) == delivery_of(right)) {
+        let alike = |report: &Report| (report.code, report.partition, delivery_of(report));
+        for run in reports.chunk_by(|left, right| alike(left) == alike(right)) {
             let number = delivery_of(&run[0]);
+            let Pending { deliveries, partitions, .. } = &mut *pending;
             // A delivery that was answered already: its producer is lost.
-            let Some(delivery) = pending.deliveries.get_mut(&number) else { continue };
+            let Some(delivery) = deliveries.get_mut(&number) else { continue };
+            note(partitions, delivery.topic(record_of(&run[0])), &run[0]);
             match self.judge(delivery, run) {
-                Ok(true) => done.extend(pending.deliveries.remove(&number)),
+                Ok(true) => done.extend(deliveries.remove(&number)),
                 Ok(false) => {}
                 Err((failure, packing)) => loss = loss.or(Some((failure, packing))),
             }
@@ -267,7 +291,7 @@ impl Shared {
             let headers = headers_of(records, records.rows[index] as usize);
             // SAFETY: as in `hand_over_together`.
             if let Err(error) = unsafe { send_one(topic, record, timestamp, headers) } {
-                refused.push(Report { tag: record.tag, code: error.code });
+                refused.push(Report { partition: -1, tag: record.tag, code: error.code });
             }
         }
     }
@@ -315,6 +339,13 @@ impl<'r> RecordCursor<'r> {
             partition: records.partitions.as_ref().and_then(|partitions| partitions[index]),
             tag: self.delivery | index as u64,
         }
+    }
+}
+
+/// Remembers where a record has arrived.
+fn note(partitions: &mut BTreeMap<String, BTreeSet<i32>>, topic: &str, report: &Report) {
+    if report.code == Code::OK && !partitions.get(topic).is_some_and(|numbers| numbers.contains(&report.partition)) {
+        partitions.entry(topic.to_owned()).or_default().insert(report.partition);
     }
 }
 

@@ -112,6 +112,9 @@ fn with_a_broker_that_hangs_the_agent_waits_and_goes_on_at_once() -> anyhow::Res
         r#"
         [kafka.main]
         "bootstrap.servers" = "{}"
+        # Longer than the block: else librdkafka gives the request up after 30 s and connects anew, at its own pace.
+        "request.timeout.ms" = 120000
+        "socket.timeout.ms" = 120000
 
         [sinks.endless-out]
         plugin = "kafka"

@@ -8,6 +8,7 @@ use sys::rd_kafka_vtype_t as Kind;
 
 use super::error::{ClientError, Code};
 use super::event::Report;
+use super::offsets::{OffsetList, TopicOffset};
 use super::{Client, c_string};
 
 /// `RD_KAFKA_PARTITION_UA`: the partitioner decides.
@@ -19,6 +20,18 @@ impl Client {
         // RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT, macros that bindgen leaves out.
         // SAFETY: the client lives.
         unsafe { sys::rd_kafka_purge(self.rk(), 0x1 | 0x2) };
+    }
+
+    /// Sends nothing more to these partitions until they are resumed; those that the client does not know are passed over.
+    pub fn pause(&self, partitions: &[TopicOffset]) {
+        // SAFETY: client and list live for the call.
+        unsafe { sys::rd_kafka_pause_partitions(self.rk(), OffsetList::new(partitions).as_ptr()) };
+    }
+
+    /// Sends to these partitions again.
+    pub fn resume(&self, partitions: &[TopicOffset]) {
+        // SAFETY: client and list live for the call.
+        unsafe { sys::rd_kafka_resume_partitions(self.rk(), OffsetList::new(partitions).as_ptr()) };
     }
 }
 
@@ -109,8 +122,10 @@ impl RecordBatch {
             )
         };
         if usize::try_from(taken) != Ok(self.records.len()) {
-            let reports =
-                self.records.iter().map(|record| Report { tag: record._private as u64, code: record.err.into() });
+            let reports = self.records.iter().map(|record| {
+                let (tag, partition) = (record._private as u64, record.partition);
+                Report { tag, code: record.err.into(), partition }
+            });
             refused.extend(reports.filter(|report| report.code != Code::OK));
         }
         self.records.clear();
