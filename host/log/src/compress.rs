@@ -1,7 +1,10 @@
 //! Compression of a frame's columns, each by itself: a column of headers and one of bodies have little in common, and one that
 //! does not shrink is stored as it is.
 
+use std::cell::RefCell;
+
 use bytes::Bytes;
+use zstd::bulk::{Compressor, Decompressor};
 
 use crate::format::MAX_FRAME_BYTES;
 use crate::options::Compression;
@@ -13,6 +16,14 @@ pub fn number(compression: Compression) -> u32 {
         Compression::Lz4 => 1,
         Compression::Zstd => 2,
     }
+}
+
+thread_local! {
+    /// Their tables are larger than many a column: made once for a thread.
+    static ZSTD: RefCell<(Compressor<'static>, Decompressor<'static>)> = RefCell::new((
+        Compressor::new(1).expect("there is memory for it"),
+        Decompressor::new().expect("there is memory for it"),
+    ));
 }
 
 /// Below this many bytes nothing is gained.
@@ -30,7 +41,7 @@ fn shrink(column: &Bytes, compression: Compression) -> Option<Bytes> {
     let shrunk = match compression {
         Compression::None => return None,
         Compression::Lz4 => lz4_flex::block::compress(column),
-        Compression::Zstd => zstd::bulk::compress(column, 1).ok()?,
+        Compression::Zstd => ZSTD.with_borrow_mut(|zstd| zstd.0.compress(column).ok())?,
     };
     (shrunk.len() < column.len()).then(|| shrunk.into())
 }
@@ -54,7 +65,11 @@ pub fn expand(mut payload: Bytes, columns: &[(u32, u32)], compression: u32) -> O
                 1 => {
                     lz4_flex::block::decompress(&column, put).ok().filter(|column| column.len() == put).map(Bytes::from)
                 }
-                2 => zstd::bulk::decompress(&column, put).ok().filter(|column| column.len() == put).map(Bytes::from),
+                2 => ZSTD
+                    .with_borrow_mut(|zstd| zstd.1.decompress(&column, put))
+                    .ok()
+                    .filter(|column| column.len() == put)
+                    .map(Bytes::from),
                 _ => None,
             }
         })

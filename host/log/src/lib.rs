@@ -54,8 +54,12 @@ mod report;
 mod root;
 mod segment;
 mod set;
+#[cfg(any(test, feature = "simulator"))]
+pub mod simulator;
 mod source;
 pub mod storage;
+#[cfg(test)]
+mod tests;
 mod threads;
 pub mod tools;
 mod track;

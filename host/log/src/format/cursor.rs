@@ -70,7 +70,7 @@ impl Slot {
         if bytes.len() < SLOT_BYTES || &bytes[..8] != MAGIC {
             return Err(BadSlot::Bad);
         }
-        let mut fields = FieldsReader(Bytes::copy_from_slice(&bytes[8..SLOT_BYTES]));
+        let mut fields = FieldsReader::new(Bytes::copy_from_slice(&bytes[8..SLOT_BYTES]));
         let format = fields.u32().ok_or(BadSlot::Bad)?;
         if format > FORMAT {
             return Err(BadSlot::Newer(format));

@@ -67,15 +67,34 @@ impl FieldsWriter {
 
 /// Takes fields off the front; nothing when they are not all there. Slices share the bytes they are taken from.
 #[derive(Debug, Clone)]
-pub struct FieldsReader(pub Bytes);
+pub struct FieldsReader {
+    bytes: Bytes,
+    at: usize,
+}
 
 impl FieldsReader {
+    pub fn new(bytes: Bytes) -> Self {
+        Self { bytes, at: 0 }
+    }
+
+    fn left(&self) -> usize {
+        self.bytes.len() - self.at
+    }
+
     pub fn raw(&mut self, len: usize) -> Option<Bytes> {
-        (len <= self.0.len()).then(|| self.0.split_to(len))
+        let from = self.at;
+        self.skip(len)?;
+        Some(self.bytes.slice(from..self.at))
+    }
+
+    fn skip(&mut self, len: usize) -> Option<()> {
+        (len <= self.left()).then(|| self.at += len)
     }
 
     fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        self.raw(N).map(|bytes| bytes[..].try_into().expect("it has N bytes"))
+        let from = self.at;
+        self.skip(N)?;
+        Some(self.bytes[from..self.at].try_into().expect("it has N bytes"))
     }
 
     pub fn u8(&mut self) -> Option<u8> {
@@ -93,7 +112,7 @@ impl FieldsReader {
     /// A count of things that take `least` bytes each: never more than there can be, so it may be trusted for an allocation.
     pub fn count(&mut self, least: usize) -> Option<usize> {
         let count = self.u32()? as usize;
-        (count.checked_mul(least)? <= self.0.len()).then_some(count)
+        (count.checked_mul(least)? <= self.left()).then_some(count)
     }
 
     pub fn bytes(&mut self) -> Option<Bytes> {

@@ -200,7 +200,7 @@ impl Meta {
 
     /// Nothing when the bytes are not a meta: a bug, or a checksum that fits by accident.
     pub fn parse(bytes: Bytes) -> Option<Self> {
-        let mut fields = FieldsReader(bytes);
+        let mut fields = FieldsReader::new(bytes);
         let source = fields.text()?;
         let others = fields.ids()?;
         let position = fields.parts()?;

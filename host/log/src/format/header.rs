@@ -141,7 +141,7 @@ impl Header {
         if (bytes.len() as u64) < FIXED_BYTES {
             return Err(BadHeader::More(FIXED_BYTES));
         }
-        let mut fields = FieldsReader(bytes.clone());
+        let mut fields = FieldsReader::new(bytes.clone());
         if fields.raw(8).as_deref() != Some(&MAGIC[..]) {
             return Err(BadHeader::Bad("it does not begin as a segment does"));
         }
@@ -161,7 +161,8 @@ impl Header {
         if header_crc(&bytes) != sum {
             return Err(BadHeader::Bad("its header's checksum does not fit"));
         }
-        Self::parse_fields(FieldsReader(bytes.slice(20..)), length).ok_or(BadHeader::Bad("its header makes no sense"))
+        Self::parse_fields(FieldsReader::new(bytes.slice(20..)), length)
+            .ok_or(BadHeader::Bad("its header makes no sense"))
     }
 
     fn parse_fields(mut fields: FieldsReader, length: u64) -> Option<Self> {

@@ -1,0 +1,9 @@
+//! The log against the simulated disk.
+//!
+//! The number of crash points is that of `cargo test`'s patience. For a night: `WASMFLOW_SOAK=1 cargo test --release -p
+//! wasmflow-log`, or any number of them in `WASMFLOW_LOG_CRASH_POINTS`; `WASMFLOW_LOG_SEED` repeats one seed.
+
+mod check;
+mod crash;
+mod model;
+mod world;
