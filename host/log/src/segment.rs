@@ -18,8 +18,6 @@ use crate::storage::{File, Storage, read_full, write_full};
 pub const CHUNK_BYTES: u64 = 512 << 10;
 /// ... and by those who follow heads.
 pub const HOP_BYTES: u64 = 16 << 10;
-/// An error on read may pass (a path of a disk that fails over); one that stays for this many tries does not.
-const READ_TRIES: usize = 3;
 
 /// Makes a segment so that it is there whole or not at all: aside, synced, renamed, and the folder synced.
 ///
@@ -82,22 +80,12 @@ pub fn read_header(file: &dyn File) -> io::Result<Result<Header, BadHeader>> {
     let mut need = FIXED_BYTES.max(4096);
     loop {
         let mut bytes = vec![0; need.min(file_bytes) as usize];
-        let read = retry(|| read_full(file, &mut bytes, 0))?;
+        let read = read_full(file, &mut bytes, 0)?;
         bytes.truncate(read);
         match Header::parse(&bytes.into(), file_bytes) {
             Err(BadHeader::More(more)) if more > need => need = more,
             Err(BadHeader::More(_)) => return Ok(Err(BadHeader::Bad("the file ends inside its header"))),
             parsed => return Ok(parsed),
-        }
-    }
-}
-
-fn retry<T>(mut read: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    let mut tries = 1;
-    loop {
-        match read() {
-            Err(_) if tries < READ_TRIES => tries += 1,
-            result => return result,
         }
     }
 }
@@ -171,7 +159,7 @@ impl SegmentReader {
         if offset < self.buffer_at || offset + need > buffered || self.buffer.is_empty() {
             let size = need.max(self.chunk).min(bound.saturating_sub(offset));
             let mut bytes = vec![0; size as usize];
-            let read = retry(|| read_full(&*self.file, &mut bytes, offset))?;
+            let read = read_full(&*self.file, &mut bytes, offset)?;
             bytes.truncate(read);
             (self.buffer, self.buffer_at) = (bytes.into(), offset);
         }

@@ -249,7 +249,10 @@ impl LogSet {
 
 impl Drop for LogSet {
     fn drop(&mut self) {
-        _ = self.stop();
+        // An invariant may be broken: what is on disk is better than what would be written now.
+        if !std::thread::panicking() {
+            _ = self.stop();
+        }
     }
 }
 

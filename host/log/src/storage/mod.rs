@@ -77,14 +77,18 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
+/// An error on read may pass (a disk whose path fails over); one that stays for this many tries does not.
+const READ_TRIES: usize = 3;
+
 /// Reads until the buffer is full or the file ends; says how much there was.
 pub(crate) fn read_full(file: &dyn File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    let mut done = 0;
+    let (mut done, mut tries) = (0, 1);
     while done < buffer.len() {
         match file.read_at(&mut buffer[done..], offset + done as u64) {
             Ok(0) => break,
             Ok(read) => done += read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) if tries < READ_TRIES => tries += 1,
             Err(error) => return Err(error),
         }
     }

@@ -111,3 +111,101 @@ fn check_frames(
     }
     Ok(())
 }
+
+/// What a log may do about damage.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It gives everything that was acknowledged.
+    Whole,
+    /// It says that it cannot.
+    Refused(String),
+}
+
+/// Opens a disk on which something was changed behind the log's back. With `on_corruption = "fail"` everything must be there,
+/// or the log must refuse: at the start, or when a reader comes to the place.
+pub fn check_damaged(disk: &SimDisk, options: &[ChannelOptions], model: &Model) -> Verdict<Answer> {
+    let opened = LogSet::open_stepwise(Arc::new(disk.clone()), Path::new(ROOT), "test", options.to_vec());
+    let (logs, recovered) = match opened {
+        Ok(opened) => opened,
+        Err(error) => return Ok(Answer::Refused(error.to_string())),
+    };
+    for (channel, reader) in READERS {
+        let mut reading = logs.log(channel).unwrap().reader(reader).map_err(|error| error.to_string())?;
+        loop {
+            match reading.read(ALL) {
+                Ok(frames) if frames.is_empty() => break,
+                Ok(_) => {}
+                Err(error) => {
+                    drop(reading);
+                    logs.forget();
+                    return Ok(Answer::Refused(error.to_string()));
+                }
+            }
+        }
+    }
+    drop(recovered);
+    logs.forget();
+    check(disk, options, model).map(|(logs, _)| {
+        logs.forget();
+        Answer::Whole
+    })
+}
+
+/// The same with `on_corruption = "skip"`: what comes is right and in order, and what does not come is counted.
+pub fn check_skipping(disk: &SimDisk, options: &[ChannelOptions], model: &Model) -> Verdict<()> {
+    let mut options = options.to_vec();
+    options.iter_mut().for_each(|options| options.on_corruption = crate::OnCorruption::Skip);
+    let opened = LogSet::open_stepwise(Arc::new(disk.clone()), Path::new(ROOT), "test", options);
+    // Whose folder it is, and what stands in a foreign file, is not for a policy to pass over.
+    let Ok((logs, recovered)) = opened else { return Ok(()) };
+    for (channel, reader) in READERS {
+        let log = logs.log(channel).unwrap();
+        let before = log.status().skipped_events;
+        let mut reading = log.reader(reader).map_err(|error| error.to_string())?;
+        let mut frames = Vec::new();
+        loop {
+            let more = reading.read(ALL).map_err(|error| format!("it stops: {error}"))?;
+            if more.is_empty() {
+                break;
+            }
+            frames.extend(more);
+        }
+        let noted = recovered.notes.iter().any(|note| !note.is_normal());
+        let lost = log.status().skipped_events - before;
+        check_subset(model, (channel, reader), &frames, lost, noted)?;
+    }
+    logs.forget();
+    Ok(())
+}
+
+fn check_subset(
+    model: &Model,
+    (channel, reader): (&'static str, &'static str),
+    frames: &[Frame],
+    lost: u64,
+    noted: bool,
+) -> Verdict<()> {
+    let all: BTreeMap<Arc<str>, u64> = model.puts.iter().map(|put| (Arc::from(put.source), u64::MAX)).collect();
+    let expected = model.expected(channel, &all);
+    let settled = &model.readers[&(channel, reader)].settled_puts;
+    let mut frames = frames.iter().peekable();
+    let mut missing = 0;
+    for (at, events) in expected {
+        let put = &model.puts[at];
+        match frames.next_if(|frame| (&*frame.source, frame.put) == (put.source, put.number)) {
+            Some(frame) if frame.columns != columns(at) || frame.events != events => {
+                return Err(format!("{channel}/{reader} gets other bytes for put number {at}"));
+            }
+            Some(_) => {}
+            None if put.acked && !settled.contains(&at) => missing += u64::from(events),
+            None => {}
+        }
+    }
+    if let Some(frame) = frames.next() {
+        return Err(format!("{channel}/{reader} gets put {} of `{}` out of turn", frame.put, frame.source));
+    }
+    if missing > lost && !noted {
+        return Err(format!("{channel}/{reader} misses {missing} events, and {lost} are counted"));
+    }
+    Ok(())
+}

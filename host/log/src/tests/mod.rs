@@ -5,5 +5,11 @@
 
 mod check;
 mod crash;
+mod damage;
+mod faults;
+mod files;
+mod golden;
 mod model;
+mod sabotage;
+mod voids;
 mod world;
