@@ -21,6 +21,7 @@ pub mod stage;
 
 pub mod kafka;
 pub mod plugin;
+pub mod transaction;
 
 pub mod agent;
 pub mod metrics;

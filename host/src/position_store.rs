@@ -142,7 +142,7 @@ async fn write(shared: &Arc<Shared>, position: Position) -> Result<(), PositionE
 }
 
 /// Crash: the new file is complete and synced before it takes the old one's name, so one of the two is always there whole.
-fn write_aside(path: &Path, text: &str) -> std::io::Result<()> {
+pub(crate) fn write_aside(path: &Path, text: &str) -> std::io::Result<()> {
     let aside = path.with_extension("json.new");
     std::fs::create_dir_all(path.parent().expect("it lies in a folder"))?;
     let mut file = std::fs::File::create(&aside)?;

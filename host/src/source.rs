@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::agent::stop::StopSignal;
-use crate::channel::{Channel, ChannelError, PutTransaction, Receipt, Writer, begin_puts, commit_puts};
+use crate::channel::{Amount, Channel, ChannelError, PutTransaction, Receipt, Writer, begin_puts, commit_puts};
 use crate::config::pipeline::AckRule;
 use crate::dead_letter::DeadLetters;
 use crate::event::Batch;
@@ -19,6 +19,7 @@ use crate::position::{Part, Position};
 use crate::position_store::PositionStore;
 use crate::selector::Selector;
 use crate::stage::{Backoff, Stage, StageStop};
+use crate::transaction::Participant;
 
 /// How long a source may wait inside `poll`. Nothing can be said to it meanwhile, so this is how late a stop may reach it.
 const POLL_WAIT: Duration = Duration::from_millis(200);
@@ -39,6 +40,8 @@ pub struct SourceParts {
     pub batch_events: u32,
     pub batch_bytes: u32,
     pub ack: AckRule,
+    /// In a pipeline with transactions.
+    pub transaction: Option<Participant>,
 }
 
 /// Drives one source.
@@ -121,6 +124,46 @@ impl SourceRunner {
 
     async fn run_to_the_end(&mut self) -> Result<(), StageStop> {
         self.parts.chain.open().await?;
+        while self.parts.transaction.is_some() {
+            // No round any more: the sinks say why.
+            let Some(over) = self.next_round().await else { return Ok(()) };
+            tokio::select! {
+                biased;
+                () = over => {}
+                result = self.flow_to_the_end() => return result,
+            }
+        }
+        self.flow_to_the_end().await
+    }
+
+    /// Waits for the next round of the transactions, and goes on from what is committed then. Resolves to the end of the round;
+    /// nothing when there will be none, or a stop came first.
+    async fn next_round(&mut self) -> Option<impl Future<Output = ()> + Send + 'static + use<>> {
+        self.forget();
+        let transaction = self.parts.transaction.as_mut().expect("only with transactions");
+        tokio::select! {
+            begun = transaction.next_round() => begun.ok()?,
+            () = self.stop.stopping() => return None,
+        }
+        let kafka = self.parts.stage.context.kafka.as_ref().filter(|kafka| kafka.has_consumer());
+        self.position = match kafka {
+            Some(kafka) => kafka.restart().await,
+            None => transaction.position(&self.parts.stage.name).unwrap_or_else(|| self.parts.store.position()),
+        };
+        Some(transaction.over())
+    }
+
+    /// Forgets everything that is not committed: it comes again.
+    fn forget(&mut self) {
+        self.instance = None;
+        self.parts.chain.reset();
+        self.early.clear();
+        self.unsettled.clear();
+        self.finished = false;
+        self.gap.reset();
+    }
+
+    async fn flow_to_the_end(&mut self) -> Result<(), StageStop> {
         let flowed = match self.flow().await {
             Err(Halt::Stop(stop)) => return Err(stop),
             other => other,
@@ -130,6 +173,16 @@ impl SourceRunner {
                 Err(Halt::Stop(stop)) => return Err(stop),
                 Err(Halt::ChannelFailed) | Ok(()) => {}
             }
+        }
+        match &self.parts.transaction {
+            // Nothing more is committed: a reader has stopped.
+            Some(_) if flowed.is_err() => self.unsettled.clear(),
+            // Channels end only when no transaction can come to nothing any more.
+            Some(transaction) => {
+                transaction.hurry();
+                self.settle_the_rest().await;
+            }
+            None => {}
         }
         self.writers.clear();
         self.parts.dead_letters = DeadLetters::None;
@@ -238,6 +291,12 @@ impl SourceRunner {
         let stage = self.parts.stage.clone();
         stage.counters.received.add(polled.batch.count() + polled.rejected.len());
         let mut processed = self.parts.chain.process(polled.batch, self.tag).await?;
+        if self.parts.transaction.is_some() && self.parts.chain.oldest_kept().is_some() {
+            // A position stands for whole batches: none may go into a transaction while a part of its batch stays behind.
+            let rest = self.parts.chain.flush(self.tag, true).await?;
+            processed.batch = Batch::concat(&[processed.batch, rest.batch]);
+            processed.rejected.extend(rest.rejected);
+        }
         processed.rejected.extend(polled.rejected.into_iter().map(|rejected| (stage.clone(), rejected)));
         self.position.apply(&polled.position);
         let unsettled = Unsettled { tag: self.tag, receipts: Vec::new(), parts: polled.position, generation, brought };
@@ -256,9 +315,17 @@ impl SourceRunner {
             .dead_letters
             .collect(&processed.rejected, |event| format!("{name}#{number}:{}", event.origin(0)))?;
         batches.extend(letters);
+        let mut amount = Amount::default();
+        batches.iter().for_each(|(_, batch)| amount += Amount::of(batch));
         let puts = if batches.is_empty() { Vec::new() } else { self.begin(batches).await? };
         self.parts.stage.counters.accepted.add(processed.batch.count() - routed.dropped);
-        let receipt = commit_puts(puts, &self.settled);
+        let receipt = match &self.parts.transaction {
+            None => commit_puts(puts, &self.settled),
+            Some(transaction) => {
+                let commit = || puts.into_iter().for_each(|put| put.commit(None));
+                transaction.put(&self.parts.stage.name, &unsettled.parts, amount, &self.settled, commit)
+            }
+        };
         if self.parts.ack == AckRule::Settled {
             unsettled.receipts.push(receipt);
         }
@@ -277,12 +344,21 @@ impl SourceRunner {
         let reserving = begin_puts(batches);
         tokio::pin!(reserving);
         let mut gap = Gap::default();
+        let mut waits = false;
         loop {
             tokio::select! {
                 biased;
                 puts = &mut reserving => return puts.map_err(|error| self.channel_failed(&error)),
                 () = self.settled.notified() => self.settle().await?,
-                () = tokio::time::sleep(gap.next()) => self.serve().await?,
+                () = tokio::time::sleep(gap.next()) => {
+                    // Room comes with the end of the transaction.
+                    if !std::mem::replace(&mut waits, true)
+                        && let Some(transaction) = &self.parts.transaction
+                    {
+                        transaction.hurry();
+                    }
+                    self.serve().await?;
+                }
             }
         }
     }

@@ -48,6 +48,7 @@ fn pipeline(dir: &Path) -> Pipeline {
         instance: None,
         state_dir: dir.join("state"),
         delivery: DeliveryPromise::AtLeastOnce,
+        transaction: wasmflow::config::TransactionSpec::default(),
         dead_letters: None,
         max_event_bytes: 16 << 20,
         drain_timeout: Duration::from_secs(30),

@@ -66,6 +66,22 @@ impl Topics {
         Ok(())
     }
 
+    /// Deletes a topic, and waits until it is gone.
+    ///
+    /// # Errors
+    /// When the broker refuses it or does not answer.
+    pub fn delete(&self, topic: &str) -> anyhow::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+        let admin: AdminClient<DefaultClientContext> = self.config().create()?;
+        let options = AdminOptions::new().operation_timeout(Some(LIMIT));
+        for answer in runtime.block_on(admin.delete_topics(&[topic], &options))? {
+            answer.map_err(|(topic, code)| anyhow::anyhow!("cannot delete topic `{topic}`: {code}"))?;
+        }
+        let gone = || self.partitions(topic).is_ok_and(|found| found.is_empty());
+        ensure!(crate::process::wait_until(LIMIT, gone), "topic `{topic}` is still there after {LIMIT:?}");
+        Ok(())
+    }
+
     fn partitions(&self, topic: &str) -> anyhow::Result<Vec<i32>> {
         let client: BaseConsumer = self.config().create()?;
         let metadata = client.fetch_metadata(Some(topic), LIMIT)?;
@@ -156,6 +172,48 @@ impl Topics {
                 None => anyhow::bail!("`{topic}`, partition {partition}, brought nothing for {LIMIT:?}"),
             }
         }
+    }
+}
+
+/// A producer kept open for records that come bit by bit.
+pub struct Feeder {
+    producer: BaseProducer,
+    topic: String,
+}
+
+impl Feeder {
+    /// # Errors
+    /// When the client cannot be made.
+    pub fn to(topics: &Topics, topic: &str) -> anyhow::Result<Self> {
+        let producer = topics.config().set("enable.idempotence", "true").create()?;
+        Ok(Self { producer, topic: topic.to_owned() })
+    }
+
+    /// Hands values to the client, in order.
+    ///
+    /// # Errors
+    /// When the client does not take them.
+    pub fn feed<V: AsRef<[u8]>>(&self, partition: i32, values: impl IntoIterator<Item = V>) -> anyhow::Result<()> {
+        for value in values {
+            let mut record = BaseRecord::<(), [u8]>::to(&self.topic).partition(partition).payload(value.as_ref());
+            while let Err((error, refused)) = self.producer.send(record) {
+                ensure!(is_queue_full(&error), "cannot produce to `{}`: {error}", self.topic);
+                self.producer.poll(Duration::from_millis(20));
+                record = refused;
+            }
+        }
+        self.producer.poll(Duration::ZERO);
+        Ok(())
+    }
+
+    /// Waits until the brokers have everything.
+    ///
+    /// # Errors
+    /// When they do not in time.
+    pub fn finish(&self) -> anyhow::Result<()> {
+        self.producer
+            .flush(Duration::from_secs(120))
+            .with_context(|| format!("`{}` did not take all records", self.topic))
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::agent::AgentError;
+use crate::agent::exactly_once::ExactlyOnce;
 use crate::agent::state_dir::StateDir;
 use crate::agent::stop::StopSignal;
 use crate::channel::{Capacity, Channel, MemoryChannel, TakeLimits};
@@ -20,11 +21,14 @@ use crate::selector::Selector;
 use crate::sink::{SinkParts, SinkRunner};
 use crate::source::{SourceParts, SourceRunner};
 use crate::stage::Stage;
+use crate::transaction::Coordinator;
 
 /// The runners of one pipeline, ready to be spawned.
 pub struct Runners {
     pub sources: Vec<(Arc<Stage>, SourceRunner)>,
     pub sinks: Vec<(Arc<Stage>, SinkRunner)>,
+    /// With exactly-once.
+    pub coordinator: Option<Coordinator>,
     /// Every stage, for the closing summary. An interceptor that two stages name is there twice: once for each use.
     pub stages: Vec<Arc<Stage>>,
 }
@@ -36,6 +40,7 @@ pub struct Builder<'p> {
     kafka: Arc<KafkaClients>,
     plugins: BTreeMap<String, Arc<Plugin>>,
     channels: BTreeMap<ChannelName, Channel>,
+    exactly_once: Option<ExactlyOnce>,
     stages: Vec<Arc<Stage>>,
 }
 
@@ -70,11 +75,17 @@ impl<'p> Builder<'p> {
                 entry.insert(plugin);
             }
         }
+        let exactly_once = ExactlyOnce::of(pipeline, &kafka, state).map_err(AgentError::StateDir)?;
         let channels = pipeline.channels.iter().enumerate().map(|(number, (name, spec))| {
             let capacity = Capacity { events: spec.capacity_events as u64, bytes: spec.capacity_bytes as u64 };
-            (name.clone(), Channel::Memory(MemoryChannel::new(name.shared(), number, capacity)))
+            let channel = match &exactly_once {
+                None => MemoryChannel::new(name.shared(), number, capacity),
+                Some(exactly_once) => exactly_once.channel(pipeline, name, number, capacity),
+            };
+            (name.clone(), Channel::Memory(channel))
         });
-        Ok(Self { pipeline, state, kafka, plugins, channels: channels.collect(), stages: Vec::new() })
+        let channels = channels.collect();
+        Ok(Self { pipeline, state, kafka, plugins, channels, exactly_once, stages: Vec::new() })
     }
 
     /// Makes all runners. Readers are there before the first put, and every writer before the first reader looks for the end.
@@ -86,7 +97,10 @@ impl<'p> Builder<'p> {
         let sinks: Vec<_> = pipeline.sinks.iter().map(|(name, spec)| self.sink(name, spec)).collect();
         let sources: Result<Vec<_>, AgentError> =
             pipeline.sources.iter().map(|(name, spec)| self.source(name, spec, stop)).collect();
-        Ok(Runners { sources: sources?, sinks, stages: self.stages })
+        let sources = sources?;
+        let coordinator =
+            self.exactly_once.map(|exactly_once| exactly_once.coordinator(pipeline, &self.channels, &sources));
+        Ok(Runners { sources, sinks, coordinator, stages: self.stages })
     }
 
     fn source(
@@ -114,6 +128,7 @@ impl<'p> Builder<'p> {
             batch_events: spec.batch_events,
             batch_bytes: spec.batch_bytes,
             ack: spec.ack,
+            transaction: self.exactly_once.as_ref().map(ExactlyOnce::participant),
         };
         Ok((stage, SourceRunner::new(parts, stop.clone())))
     }
@@ -139,6 +154,7 @@ impl<'p> Builder<'p> {
                 bytes: spec.batch_bytes as usize,
                 wait: spec.batch_wait,
             },
+            transaction: self.exactly_once.as_ref().map(ExactlyOnce::participant),
         };
         (stage, SinkRunner::new(parts))
     }
@@ -163,6 +179,10 @@ impl<'p> Builder<'p> {
     }
 
     fn stage(&mut self, spec: StageSpec<'p>) -> Arc<Stage> {
+        let kafka = (!spec.grants.kafka.is_empty()).then(|| self.kafka.stage(spec.name.as_str(), &spec.grants.kafka));
+        if let (Some(kafka), Some(exactly_once)) = (&kafka, &self.exactly_once) {
+            kafka.take_part(exactly_once.for_stage());
+        }
         let context = StageContext {
             pipeline: self.pipeline.name.shared(),
             stage: spec.name.shared(),
@@ -170,7 +190,7 @@ impl<'p> Builder<'p> {
             grants: spec.grants.clone(),
             limits: spec.limits,
             max_event_bytes: self.pipeline.max_event_bytes,
-            kafka: (!spec.grants.kafka.is_empty()).then(|| self.kafka.stage(spec.name.as_str(), &spec.grants.kafka)),
+            kafka,
         };
         let stage = Arc::new(Stage {
             name: spec.name.shared(),

@@ -1,6 +1,7 @@
 //! The agent: starts pipelines, supervises their runners, drains and stops them.
 
 mod build;
+mod exactly_once;
 mod state_dir;
 pub mod stop;
 
@@ -148,9 +149,10 @@ impl Running {
 
     /// Runs the pipeline's runners to their end.
     async fn supervise(self) -> RunReport {
-        let Runners { sources, sinks, stages } = self.runners;
+        let Runners { sources, sinks, coordinator, stages } = self.runners;
         info!(sources = sources.len(), sinks = sinks.len(), "pipeline started");
         let mut tasks = HashMap::new();
+        let coordinator = coordinator.map(|coordinator| tokio::spawn(coordinator.run().in_current_span()));
         let supervisor = Supervisor {
             sources: spawn(&mut tasks, sources.into_iter().map(|(stage, runner)| (stage, runner.run()))),
             sinks: spawn(&mut tasks, sinks.into_iter().map(|(stage, runner)| (stage, runner.run()))),
@@ -160,6 +162,12 @@ impl Running {
             stopped: Vec::new(),
         };
         let report = supervisor.watch().await;
+        if let Some(mut coordinator) = coordinator
+            && tokio::time::timeout(KAFKA_CLOSE_TIMEOUT, &mut coordinator).await.is_err()
+        {
+            warn!("the last transaction did not end in time; the broker ends it");
+            coordinator.abort();
+        }
         self.kafka.close(KAFKA_CLOSE_TIMEOUT).await;
         stages.iter().for_each(|stage| summarize(stage));
         match report.is_success() {

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::cut::{CutClock, WorkAhead};
 use super::room::{Amount, Capacity, Pressure, Reserved, Room};
 use super::take::{TakeLimits, Taken, collect, is_due};
 use super::{ChannelError, ReceiptShare};
@@ -23,6 +24,14 @@ pub struct MemoryChannel {
     number: usize,
     log: Mutex<Log>,
     room: Arc<Room>,
+    cuts: Option<Cuts>,
+}
+
+/// A channel's part in the transactions of its pipeline.
+#[derive(Debug)]
+struct Cuts {
+    clock: Arc<CutClock>,
+    ahead: WorkAhead,
 }
 
 #[derive(Debug, Default)]
@@ -46,8 +55,10 @@ struct Entry {
     first: u64,
     batch: Batch,
     share: Option<ReceiptShare>,
-    /// Gives the room back when the entry goes.
-    _room: Reserved,
+    /// Gives the room back when the entry goes. Dead letters of a transaction have none: they would wait for room that only the
+    /// end of this very transaction gives; its size bounds them.
+    _room: Option<Reserved>,
+    cut: u64,
 }
 
 impl Entry {
@@ -60,7 +71,20 @@ impl MemoryChannel {
     /// `number` is the channel's place in the pipeline: puts into several channels reserve in this order.
     pub fn new(name: impl Into<Arc<str>>, number: usize, capacity: Capacity) -> Arc<Self> {
         let name = name.into();
-        Arc::new(Self { room: Room::new(name.clone(), capacity), name, number, log: Mutex::default() })
+        Arc::new(Self { room: Room::new(name.clone(), capacity), name, number, log: Mutex::default(), cuts: None })
+    }
+
+    /// A channel of a pipeline with transactions: what readers settle stays until its cut is [`commit`](Self::commit)ted.
+    pub fn in_cuts(
+        name: impl Into<Arc<str>>,
+        number: usize,
+        capacity: Capacity,
+        clock: Arc<CutClock>,
+        ahead: WorkAhead,
+    ) -> Arc<Self> {
+        let mut channel = Self::new(name, number, capacity);
+        Arc::get_mut(&mut channel).expect("nobody else has it yet").cuts = Some(Cuts { clock, ahead });
+        channel
     }
 
     pub fn name(&self) -> &Arc<str> {
@@ -100,7 +124,7 @@ impl MemoryChannel {
         let next = log.next;
         log.readers.push(ReaderState { settled: next, arrived: arrived.clone() });
         let index = log.readers.len() - 1;
-        MemoryReader { channel: self.clone(), index, taken: next, fuller_until: None, arrived }
+        MemoryReader { channel: self.clone(), index, taken: next, fuller_until: None, arrived, cut: None }
     }
 
     pub(super) fn add_writer(&self) {
@@ -124,8 +148,76 @@ impl MemoryChannel {
         }
         let first = log.next;
         log.next += batch.count() as u64;
-        log.entries.push_back(Entry { first, batch, share, _room: room });
+        let cut = self.cuts.as_ref().map_or(0, |cuts| cuts.clock.open());
+        log.entries.push_back(Entry { first, batch, share, _room: Some(room), cut });
         log.wake_readers();
+    }
+
+    /// Puts dead letters into a cut that is not done: in front of all that is of later ones, which nobody has taken yet.
+    pub fn put_letters(&self, letters: Batch, cut: u64) {
+        let mut log = self.log.lock();
+        let index = log.entries.partition_point(|entry| entry.cut <= cut);
+        let count = letters.count() as u64;
+        let first = log.entries.get(index).map_or(log.next, |entry| entry.first);
+        log.entries.iter_mut().skip(index).for_each(|later| later.first += count);
+        log.next += count;
+        log.entries.insert(index, Entry { first, batch: letters, share: None, _room: None, cut });
+        log.wake_readers();
+    }
+
+    /// Whether every reader has settled all of this cut and of those before it.
+    pub fn is_settled(&self, cut: u64) -> bool {
+        let log = self.log.lock();
+        let end = log.entries.iter().take_while(|entry| entry.cut <= cut).last().map_or(0, Entry::next);
+        log.readers.iter().all(|reader| reader.settled >= end)
+    }
+
+    /// A cut is done: its events go, and its room is free.
+    pub fn commit(&self, cut: u64) {
+        let mut log = self.log.lock();
+        let mut gone = Vec::new();
+        while log.entries.front().is_some_and(|entry| entry.cut <= cut) {
+            gone.extend(log.entries.pop_front());
+        }
+        let settled = log.readers.iter().map(|reader| reader.settled).min();
+        let end = gone.last().map_or(0, Entry::next);
+        assert!(settled.is_none_or(|settled| settled >= end), "cut {cut} of `{}` ends behind {settled:?}", self.name);
+        log.wake_readers();
+        drop(log);
+        gone.into_iter().filter_map(|entry| entry.share).for_each(ReceiptShare::settle);
+    }
+
+    /// Throws away all that is not committed: its sources bring it again. Nobody may be putting or taking; each reader then goes on
+    /// with [`MemoryReader::restart`].
+    pub fn void(&self) {
+        let mut log = self.log.lock();
+        let next = log.next;
+        log.readers.iter_mut().for_each(|reader| reader.settled = next);
+        let gone = std::mem::take(&mut log.entries);
+        drop(log);
+        drop(gone);
+    }
+
+    /// The next cut is open: readers that have taken all of the one before hear of its end.
+    pub fn wake_readers(&self) {
+        self.log.lock().wake_readers();
+    }
+
+    fn window(&self, log: &Log, taken: u64, cut: Option<u64>) -> Window {
+        let Some(Cuts { clock, ahead }) = &self.cuts else {
+            return Window { until: log.next, closed: false, cut_ends: false };
+        };
+        let next = log.from(taken).next().map(|entry| entry.cut);
+        // Everything of this cut, and of those before it, has been taken; none of it will come any more but for dead letters.
+        let through = next.map_or(clock.open(), |next| next.min(clock.open())) - 1;
+        let until = match next {
+            Some(next) if next <= clock.done() + ahead.cuts() => {
+                log.from(taken).take_while(|entry| entry.cut == next).last().map_or(taken, Entry::next)
+            }
+            _ => taken,
+        };
+        let closed = next.is_some_and(|next| next < clock.open());
+        Window { until, closed, cut_ends: cut.is_some_and(|cut| cut <= through) }
     }
 
     fn settle(&self, reader: usize, next: u64) {
@@ -138,6 +230,11 @@ impl MemoryChannel {
             log.next
         );
         log.readers[reader].settled = next;
+        if let Some(cuts) = &self.cuts {
+            drop(log);
+            cuts.clock.delivered.notify_one();
+            return;
+        }
         let passed = log.readers.iter().map(|reader| reader.settled).min().unwrap_or(next);
         let mut gone = Vec::new();
         while log.entries.front().is_some_and(|entry| entry.next() <= passed) {
@@ -153,9 +250,15 @@ impl Log {
         self.readers.iter().for_each(|reader| reader.arrived.notify_one());
     }
 
-    fn collect(&self, from: u64, limits: &TakeLimits) -> Vec<Batch> {
-        let start = self.entries.partition_point(|entry| entry.next() <= from);
-        collect(self.entries.range(start..).map(|entry| (entry.first, &entry.batch)), from, limits)
+    /// The entries from the one on that holds this event.
+    fn from(&self, event: u64) -> impl Iterator<Item = &Entry> {
+        let start = self.entries.partition_point(|entry| entry.next() <= event);
+        self.entries.range(start..)
+    }
+
+    fn collect(&self, from: u64, until: u64, limits: &TakeLimits) -> Vec<Batch> {
+        let entries = self.from(from).take_while(|entry| entry.first < until);
+        collect(entries.map(|entry| (entry.first, &entry.batch)), from, limits)
     }
 }
 
@@ -189,6 +292,18 @@ pub struct MemoryReader {
     /// Until when the take under way waits for a fuller batch. Kept here, so that a cancelled take waits no longer than one.
     fuller_until: Option<Instant>,
     arrived: Arc<Notify>,
+    /// Of what was taken last, as long as the end of its cut has not been told.
+    cut: Option<u64>,
+}
+
+/// What a reader may take next.
+struct Window {
+    /// Up to here, not included.
+    until: u64,
+    /// Nothing more will come in front of `until`.
+    closed: bool,
+    /// All of the cut that the reader is in has been taken.
+    cut_ends: bool,
 }
 
 impl MemoryReader {
@@ -201,9 +316,18 @@ impl MemoryReader {
         loop {
             let (batches, waiting, ended) = {
                 let log = self.channel.log.lock();
-                let (waiting, ended) = ((log.next - self.taken) as usize, log.writers == 0);
-                let due = waiting >= limits.events || ended || is_due(&mut self.fuller_until, waiting, limits.wait);
-                (if due { log.collect(self.taken, limits) } else { Vec::new() }, waiting, ended)
+                let Window { until, closed, cut_ends } = self.channel.window(&log, self.taken, self.cut);
+                if cut_ends {
+                    self.cut = None;
+                    return Some(Taken::new(&[], self.taken));
+                }
+                let (waiting, ended) = ((until - self.taken) as usize, log.writers == 0 && log.next == until);
+                let due =
+                    waiting >= limits.events || ended || closed || is_due(&mut self.fuller_until, waiting, limits.wait);
+                if due && waiting > 0 && self.channel.cuts.is_some() {
+                    self.cut = log.from(self.taken).next().map(|entry| entry.cut);
+                }
+                (if due { log.collect(self.taken, until, limits) } else { Vec::new() }, waiting, ended)
             };
             if !batches.is_empty() {
                 let taken = Taken::new(&batches, self.taken);
@@ -249,6 +373,25 @@ impl MemoryReader {
     pub fn settle(&mut self, next: u64) {
         assert!(next <= self.taken, "settled {next} before it was taken (up to {})", self.taken);
         self.channel.settle(self.index, next);
+    }
+
+    /// The cut of what was taken last; 0 in a pipeline without transactions.
+    pub fn cut(&self) -> u64 {
+        self.cut.unwrap_or_default()
+    }
+
+    /// Waits until nobody puts any more.
+    pub async fn closed(&self) {
+        while self.channel.log.lock().writers > 0 {
+            self.arrived.notified().await;
+        }
+    }
+
+    /// Goes on behind what was thrown away by [`MemoryChannel::void`].
+    pub fn restart(&mut self) {
+        self.taken = self.channel.log.lock().next;
+        self.fuller_until = None;
+        self.cut = None;
     }
 
     pub fn rollback(&mut self) {

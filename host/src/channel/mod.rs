@@ -12,11 +12,13 @@
 
 #[cfg(test)]
 mod contract;
+mod cut;
 mod memory;
 mod receipt;
 mod room;
 mod take;
 
+pub use cut::{CutClock, WorkAhead};
 pub use memory::{MemoryChannel, MemoryPut, MemoryReader};
 pub use receipt::{Receipt, ReceiptShare};
 pub use room::{Amount, Capacity, Pressure};
@@ -98,6 +100,13 @@ impl Channel {
             Self::Memory(channel) => channel.add_writer(),
         }
         Writer(self.clone())
+    }
+
+    /// Puts dead letters into a cut that is not done yet, in front of all later ones. Only in a pipeline with transactions.
+    pub fn put_letters(&self, letters: Batch, cut: u64) {
+        match self {
+            Self::Memory(channel) => channel.put_letters(letters, cut),
+        }
     }
 
     /// Marks the channel as failed: a reader has stopped for good, so waiting puts are refused from now on.
@@ -218,6 +227,28 @@ impl Reader {
     pub fn settle(&mut self, next: u64) {
         match self {
             Self::Memory(reader) => reader.settle(next),
+        }
+    }
+
+    /// The cut of what was taken last; 0 where there are none. In a pipeline with transactions a take that brings no event says that
+    /// all of this cut has been taken: what is kept back of it must be let go of.
+    pub fn cut(&self) -> u64 {
+        match self {
+            Self::Memory(reader) => reader.cut(),
+        }
+    }
+
+    /// Waits until nobody puts any more.
+    pub async fn closed(&self) {
+        match self {
+            Self::Memory(reader) => reader.closed().await,
+        }
+    }
+
+    /// Goes on behind all that was put, after a transaction that came to nothing.
+    pub fn restart(&mut self) {
+        match self {
+            Self::Memory(reader) => reader.restart(),
         }
     }
 

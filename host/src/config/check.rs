@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use super::diagnostic::{Diagnostic, Span};
 use super::file::{DeliveryWord, FORMAT, PipelineFile, PipelineTable};
-use super::pipeline::{ChannelName, ConnectionName, DeliveryPromise, KafkaConnection, Pipeline, PipelineName};
+use super::pipeline::{
+    ChannelName, ConnectionName, DeliveryPromise, KafkaConnection, Pipeline, PipelineName, TransactionSpec,
+};
 use super::read::{At, Environment, Named, name_problem};
 use super::road::Road;
-use super::{stage, state_dir};
+use super::{exactly_once, stage, state_dir};
 
 /// Limit: the largest event where the file says nothing; plugins cut or refuse what is larger.
 const MAX_EVENT_BYTES: u64 = 16 << 20;
@@ -46,6 +48,7 @@ pub fn check(file: &PipelineFile, around: Surroundings<'_>, diagnostics: &mut Ve
     parts_are_there(file, span, diagnostics);
     let road = Road::of(file);
     road.check(table, is_whole, diagnostics);
+    diagnostics.extend(exactly_once::check(file));
     for name in [&table.name, &table.instance].into_iter().flatten() {
         diagnostics.extend(name_problem(name));
     }
@@ -59,7 +62,9 @@ pub fn check(file: &PipelineFile, around: Surroundings<'_>, diagnostics: &mut Ve
         state_dir,
         delivery: match table.delivery.as_ref().map(|at| at.value) {
             Some(DeliveryWord::AtLeastOnce) | None => DeliveryPromise::AtLeastOnce,
+            Some(DeliveryWord::ExactlyOnce) => DeliveryPromise::ExactlyOnce,
         },
+        transaction: transaction(table),
         dead_letters: table.dead_letters.as_ref().map(|at| ChannelName::new(at.value.as_str())),
         max_event_bytes: max_event_bytes(table, &road),
         drain_timeout: table.drain_timeout.as_ref().map_or(DRAIN_TIMEOUT, |at| at.value.0),
@@ -77,6 +82,15 @@ fn newer_format(table: &PipelineTable) -> Option<Diagnostic> {
     let message = format!("this file has format {}, and this wasmflow reads format {FORMAT}", format.value.0);
     let hint = "use the version of wasmflow that the file was written for, or a newer one";
     Some(Diagnostic::error(NEWER_FORMAT, format.span.clone(), message).hint(hint))
+}
+
+fn transaction(table: &PipelineTable) -> TransactionSpec {
+    let mut spec = TransactionSpec::default();
+    let Some(table) = table.transaction.as_ref().map(|at| &at.value) else { return spec };
+    spec.max_events = table.max_events.as_ref().map_or(spec.max_events, |at| at.value.0);
+    spec.max_bytes = table.max_bytes.as_ref().map_or(spec.max_bytes, |at| at.value.0);
+    spec.interval = table.interval.as_ref().map_or(spec.interval, |at| at.value.0);
+    spec
 }
 
 /// By default 16 MiB, lowered to what the smallest channel can hold: a default never contradicts the file.

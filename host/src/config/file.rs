@@ -50,6 +50,8 @@ table! {
         state_dir: optional String,
         /// What is promised about each event.
         delivery: optional DeliveryWord = "at-least-once",
+        /// With `delivery = "exactly-once"`: how large a transaction becomes.
+        transaction: optional TransactionTable,
         /// The channel for events that are rejected for good. Without it a rejection stops its stage.
         dead_letters: optional String,
         /// No event is made that is larger than this; lowered to the smallest `capacity_bytes` of a channel.
@@ -62,8 +64,21 @@ table! {
 
 choice! {
     /// What is promised about each event.
-    pub enum DeliveryWord { AtLeastOnce = "at-least-once", }
-    later ["exactly-once"]
+    pub enum DeliveryWord { AtLeastOnce = "at-least-once", ExactlyOnce = "exactly-once", }
+    later []
+}
+
+table! {
+    /// How large a transaction becomes: it is committed at the first of these.
+    pub struct TransactionTable {
+        /// Events; lowered to half of what the smallest channel holds.
+        max_events: optional Count<1, 1_000_000_000> = "1000000",
+        /// Bytes; lowered to half of what the smallest channel holds.
+        max_bytes: optional Size<1, MAX_BYTES> = "256MiB",
+        /// Time from the first event: how late readers of what is committed see it, at most.
+        interval: optional Time<1, HOUR_MS> = "100ms",
+    }
+    later []
 }
 
 table! {

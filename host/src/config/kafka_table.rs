@@ -133,6 +133,12 @@ impl KafkaTable {
         self.embedded.as_ref().filter(|embedded| embedded.value).map(|embedded| embedded.span.clone())
     }
 
+    /// Where this option has this value.
+    pub fn option_span(&self, option: &str, value: &str) -> Option<Span> {
+        let written = self.options.get(option)?;
+        (written.value.expose_secret().trim() == value).then(|| written.span.clone())
+    }
+
     pub fn connection(&self) -> KafkaConnection {
         let mut connection = KafkaConnection { embedded: self.is_embedded(), ..KafkaConnection::default() };
         for (name, option) in &self.options {

@@ -6,6 +6,7 @@ pub mod pipeline;
 
 mod check;
 mod diagnostic;
+mod exactly_once;
 mod file;
 mod grants;
 mod kafka_table;
@@ -31,7 +32,7 @@ pub use load::{LoadedFile, load};
 pub use pipeline::{
     AckRule, AfterRetries, ChannelKind, ChannelName, ChannelSpec, ConnectionName, DeliveryPromise, DirGrant, Grants,
     HostPort, InterceptorSpec, KafkaConnection, Limits, Pipeline, PipelineName, RetryPolicy, SelectorSpec, SinkSpec,
-    SourceSpec, StageConfig, StageName,
+    SourceSpec, StageConfig, StageName, TransactionSpec,
 };
 pub use plugins::LoadedPlugins;
 pub use read::Environment;

@@ -96,6 +96,8 @@ pub struct Pipeline {
     /// Absolute. Positions and compiled plugins.
     pub state_dir: PathBuf,
     pub delivery: DeliveryPromise,
+    /// How large the transactions of `exactly-once` become.
+    pub transaction: TransactionSpec,
     /// Where events rejected for good go. Nothing: a rejection stops its stage.
     pub dead_letters: Option<ChannelName>,
     /// No event is ever made that is larger than this. Default 16 MiB, lowered to the smallest channel's `capacity_bytes`.
@@ -115,6 +117,26 @@ pub struct Pipeline {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeliveryPromise {
     AtLeastOnce,
+    /// Into Kafka, for those who read what is committed.
+    ExactlyOnce,
+}
+
+/// When a transaction is committed: at the first of these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TransactionSpec {
+    /// Default 1,000,000; lowered to half of the smallest channel, so that one can fill while another is committed.
+    pub max_events: u64,
+    /// Default 256 MiB; lowered in the same way.
+    pub max_bytes: u64,
+    /// Default 100 ms: a commit costs some 10 ms on a near broker, so longer gains little, and it is how late readers of what is
+    /// committed see an event.
+    pub interval: Duration,
+}
+
+impl Default for TransactionSpec {
+    fn default() -> Self {
+        Self { max_events: 1_000_000, max_bytes: 256 << 20, interval: Duration::from_millis(100) }
+    }
 }
 
 /// One Kafka cluster, in librdkafka's own words.

@@ -8,7 +8,7 @@ use super::diagnostic::{Diagnostic, nearest_hint};
 use super::file::{AckWord, PipelineFile};
 use super::plugin_config::ConfigTable;
 use super::stage::{StageTable, stage_tables};
-use super::{grants, schema_check};
+use super::{exactly_once, grants, schema_check};
 use crate::plugin::{CheckError, Description, Engine, Plugin, PluginError, PluginKind, PluginOrigin, Problem};
 
 /// The plugins of a file that could be loaded. Kept until the pipeline has been started, they are not compiled or read again.
@@ -28,6 +28,7 @@ pub async fn check(
         match load(&stage, &origin, engine).await {
             Err(problem) => diagnostics.push(*problem),
             Ok(plugin) => {
+                diagnostics.extend(exactly_once::check_plugin(file, &stage, plugin.description()));
                 diagnostics.extend(promise_note(file, &stage, plugin.description()));
                 diagnostics.extend(configuration(&stage, &plugin, text, around).await);
                 loaded.push(plugin);

@@ -286,6 +286,44 @@ impl Assignment {
         seeks
     }
 
+    /// Every partition that is read.
+    pub(super) fn all(&self) -> Vec<TopicOffset> {
+        self.partitions.iter().map(|partition| partition.at(offset::NONE)).collect()
+    }
+
+    /// The offsets of these parts; nothing when one of them is not of a partition that is read, or of an earlier time with it.
+    pub(super) fn offsets(&self, parts: &[Part]) -> Option<Vec<TopicOffset>> {
+        let offset = |part: &Part| {
+            let offset = part.value.as_deref().and_then(part_offset)?;
+            let partition = self.partitions.iter().find(|partition| partition.key == part.key)?;
+            let is_ours = partition.start <= Some(offset) && Some(offset) <= partition.next;
+            is_ours.then(|| partition.at(offset))
+        };
+        parts.iter().map(offset).collect()
+    }
+
+    /// Goes on from what is committed, or from where the time with a partition began: nothing handed out counts any more. Says
+    /// where to seek.
+    pub(super) fn restart(&mut self, committed: &Position) -> Vec<TopicOffset> {
+        self.said_end = false;
+        let mut seeks = Vec::new();
+        for partition in &mut self.partitions {
+            let committed = committed.get(&partition.key).and_then(|value| part_offset(value));
+            let target = committed.max(partition.start);
+            if let (Some(target), Some(next)) = (target, partition.next) {
+                partition.settled = Some(target);
+                if target < next {
+                    partition.held = true;
+                    partition.waiting.clear();
+                    partition.next = Some(target);
+                    partition.at_end = partition.end.is_some_and(|end| target >= end);
+                    seeks.push(partition.at(target));
+                }
+            }
+        }
+        seeks
+    }
+
     /// Goes on reading partitions that were held to be rewound.
     pub(super) fn release(&mut self, rewound: &[TopicOffset]) {
         for partition in self.partitions.iter_mut().filter(|partition| partition.is_among(rewound)) {

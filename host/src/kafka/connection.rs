@@ -1,6 +1,7 @@
 //! One `[kafka.NAME]`: the options of its clients, and its broker where that is embedded.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
@@ -9,6 +10,9 @@ use super::producer::Packing;
 use super::{KafkaError, options};
 use crate::config::pipeline::KafkaConnection;
 use crate::plugin::Failure;
+
+/// One record in a request.
+const ALONE: &[(&str, &str)] = &[("batch.num.messages", "1"), ("linger.ms", "0")];
 
 /// A connection of a pipeline, from which stages make their clients.
 pub(super) struct Connection {
@@ -51,13 +55,50 @@ impl Connection {
     }
 
     pub(super) fn producer(&self, stage: &str, packing: Packing) -> Result<Client, Failure> {
-        let alone = [("batch.num.messages", "1"), ("linger.ms", "0")];
-        self.client(stage, Role::Producer, if packing == Packing::Together { &[] } else { &alone })
+        self.client(stage, Role::Producer, if packing == Packing::Together { &[] } else { ALONE })
+    }
+
+    /// Stable across restarts: whoever has it fences whoever had it before.
+    pub(super) fn transactional_id(&self) -> String {
+        format!("{}.{}", self.pipeline, self.instance)
+    }
+
+    /// A producer for transactions of this id. A record is given up before the broker gives up its transaction.
+    pub(super) fn transactional_producer(&self, id: &str, packing: Packing) -> Result<Client, Failure> {
+        let timeout = self.transaction_timeout().as_millis();
+        let (timeout, message) = (timeout.to_string(), (timeout * 3 / 4).max(1).to_string());
+        let mut extra = vec![
+            ("transactional.id", id),
+            ("transaction.timeout.ms", timeout.as_str()),
+            ("message.timeout.ms", message.as_str()),
+        ];
+        if packing != Packing::Together {
+            extra.extend(ALONE);
+        }
+        self.client("transactions", Role::Producer, &extra)
+    }
+
+    /// How long the broker lets a transaction be open: the operator's value, or librdkafka's.
+    pub(super) fn transaction_timeout(&self) -> Duration {
+        let value = self.spec.options.get("transaction.timeout.ms").and_then(|value| value.trim().parse().ok());
+        Duration::from_millis(value.unwrap_or(60_000))
+    }
+
+    /// A consumer outside any group, for the host's own reading. `isolation` is librdkafka's `isolation.level`.
+    pub(super) fn reader(&self, id: &str, isolation: &str) -> Result<Client, Failure> {
+        // A group's name is needed to have an event queue; nothing is ever committed to it.
+        let extra = [("group.id", "wasmflow"), ("isolation.level", isolation)];
+        self.client(id, Role::Consumer, &extra)
+    }
+
+    /// The group that a consumer joins; an empty name means the pipeline's.
+    pub(super) fn group<'g>(&'g self, group: &'g str) -> &'g str {
+        if group.is_empty() { &self.pipeline } else { group }
     }
 
     /// A member of the group; an empty name means the pipeline's.
     pub(super) fn consumer(&self, stage: &str, group: &str) -> Result<Client, Failure> {
-        let group = if group.is_empty() { &self.pipeline } else { group };
+        let group = self.group(group);
         let member = format!("{}.{stage}", self.instance);
         let mut extra = vec![("group.id", group)];
         // The embedded group ends with the process; nobody comes back to it.

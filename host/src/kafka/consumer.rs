@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot};
 
-use super::assignment::{Assignment, NewPartition, PartitionError, part_key, part_offset};
-use super::client::{Client, Code, Event, PartitionQueue, TopicOffset, offset};
+use super::assignment::{Assignment, NewPartition, PartitionError, part_key, part_offset, part_value};
+use super::client::{Client, Code, Event, GroupMetadata, PartitionQueue, TopicOffset, offset};
 use super::fetch::Fetch;
-use super::stage::{Start, Subscription};
+use super::stage::{Revocation, Start, Subscription};
+use super::transactional::GroupOffsets;
 use super::verdict::{self, retry};
 use crate::plugin::Failure;
 use crate::position::{Part, Position};
@@ -40,6 +41,11 @@ pub(super) struct Consumer {
 struct Shared {
     connection: Arc<str>,
     start: Start,
+    group: String,
+    /// In a pipeline with transactions these commit; the consumer never does.
+    revocation: Option<Arc<dyn Revocation>>,
+    /// No member of the group: its partitions are fixed.
+    alone: bool,
     client: Client,
     state: Mutex<State>,
     /// Something was settled.
@@ -70,11 +76,20 @@ impl Consumer {
     ///
     /// # Errors
     /// For a subscription that librdkafka does not take.
-    pub(super) fn start(client: Client, subscription: Subscription, position: Position) -> Result<Self, Failure> {
+    pub(super) fn start(
+        client: Client,
+        subscription: Subscription,
+        group: String,
+        position: Position,
+        revocation: Option<Arc<dyn Revocation>>,
+    ) -> Result<Self, Failure> {
         let (end, ended) = oneshot::channel();
         let shared = Arc::new(Shared {
             connection: subscription.connection.as_str().into(),
             start: subscription.start,
+            group,
+            revocation,
+            alone: subscription.partitions.is_some(),
             client,
             state: Mutex::new(State { position, ..State::default() }),
             settled: Condvar::new(),
@@ -106,6 +121,51 @@ impl Consumer {
         state.rewinds.extend(seeks);
         drop(state);
         self.shared.client.wake();
+    }
+
+    /// See `StageKafka::group_offsets`.
+    pub(super) fn group_offsets(&self, parts: &[Part]) -> Option<GroupOffsets> {
+        // Under the lock: a partition that is ours here is so in the group's generation that is asked for here.
+        let state = self.shared.state();
+        let offsets = state.assignment.offsets(parts)?;
+        if self.shared.client.assignment_lost() {
+            return None;
+        }
+        let group = match self.shared.alone {
+            true => GroupMetadata::without_members(&self.shared.group),
+            false => self.shared.client.group_metadata()?,
+        };
+        Some(GroupOffsets { offsets, group })
+    }
+
+    /// See `StageKafka::restart`.
+    pub(super) async fn restart(&self) -> Position {
+        loop {
+            let shared = self.shared.clone();
+            let asked = tokio::task::spawn_blocking(move || {
+                let ours = shared.state().assignment.all();
+                if ours.is_empty() { Ok(Vec::new()) } else { shared.client.committed(&ours, ANSWER_WAIT) }
+            });
+            match asked.await.expect("asking for offsets does not panic") {
+                Ok(committed) => {
+                    let committed = committed.iter().filter(|one| one.offset >= 0);
+                    let committed: Position =
+                        committed.map(|one| (part_key(&one.topic, one.partition), part_value(one.offset))).collect();
+                    let mut state = self.shared.state();
+                    let seeks = state.assignment.restart(&committed);
+                    state.position = committed.clone();
+                    state.rewinds.extend(seeks);
+                    drop(state);
+                    self.shared.settled.notify_all();
+                    self.shared.client.wake();
+                    return committed;
+                }
+                Err(error) => {
+                    tracing::warn!(connection = %self.shared.connection, %error, "the group's offsets are not known yet");
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+            }
+        }
     }
 
     /// See `StageKafka::poll`.
@@ -250,7 +310,7 @@ impl Shared {
     /// Commits in the background when the interval has passed; answers how long the thread may sleep.
     fn commit_if_due(&self, last: &mut Option<Instant>) -> Duration {
         let mut state = self.state();
-        if !state.unsaid {
+        if !state.unsaid || self.revocation.is_some() {
             return IDLE;
         }
         if let Some(last) = *last
@@ -422,6 +482,9 @@ impl Shared {
         let mut state = self.state();
         state.assignment.hold(partitions);
         while !state.assignment.is_settled(partitions) && state.closing.is_none() && !self.client.assignment_lost() {
+            if let Some(revocation) = &self.revocation {
+                revocation.hurry();
+            }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 tracing::warn!(connection = %self.connection, "revoked before all was settled: some events will come again");
@@ -432,9 +495,14 @@ impl Shared {
             state = self.settled.wait_timeout(state, step).unwrap_or_else(PoisonError::into_inner).0;
         }
         let offsets = state.assignment.take_commit(Some(partitions));
+        let is_settled = state.assignment.is_settled(partitions);
         drop(state);
-        if !self.client.assignment_lost() {
-            self.commit_now(&offsets, Instant::now() + ANSWER_WAIT);
+        match &self.revocation {
+            // Before the partitions leave the assignment, so that whoever still finds them there finds out about this as well.
+            Some(revocation) if !is_settled => revocation.void(),
+            Some(_) => {}
+            None if !self.client.assignment_lost() => self.commit_now(&offsets, Instant::now() + ANSWER_WAIT),
+            None => {}
         }
         self.state().assignment.remove(partitions);
         if let Err(error) = self.client.unassign(partitions) {
@@ -457,7 +525,9 @@ impl Shared {
         // The commit gets half of what is left, so that leaving the group has its share.
         let half = deadline.saturating_duration_since(Instant::now()) / 2;
         let offsets = self.state().assignment.take_commit(None);
-        self.commit_now(&offsets, Instant::now() + half);
+        if self.revocation.is_none() {
+            self.commit_now(&offsets, Instant::now() + half);
+        }
         // Records hold memory of the client: they go before it does.
         self.state().assignment.clear();
         if !self.client.close_group(deadline) {

@@ -150,15 +150,15 @@ impl Room {
             tokio::pin!(freed);
             // Enabled before looking, so that room freed in between is not missed.
             freed.as_mut().enable();
-            if self.records() < RECORDS && self.bytes.load(Ordering::Acquire) < BYTES {
+            if self.is_free() {
                 return;
             }
             freed.await;
         }
     }
 
-    pub(super) fn records(&self) -> usize {
-        self.records.load(Ordering::Acquire)
+    pub(super) fn is_free(&self) -> bool {
+        self.records.load(Ordering::Acquire) < RECORDS && self.bytes.load(Ordering::Acquire) < BYTES
     }
 
     fn enter(&self, records: usize, bytes: usize) {

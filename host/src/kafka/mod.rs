@@ -9,11 +9,15 @@ mod connection;
 mod consumer;
 mod fetch;
 mod in_flight;
+mod left_out;
 mod options;
+mod outbox;
 mod producer;
+mod progress;
 mod records;
 mod stage;
 mod stall;
+mod transactional;
 mod verdict;
 
 #[cfg(test)]
@@ -31,8 +35,12 @@ use connection::Connection;
 pub use fetch::Fetch;
 pub use in_flight::{InFlight, ProducerLost, Refused};
 pub use options::{OptionProblem, Visibility, check_option};
+pub use outbox::Outbox;
+pub use producer::Packing;
+pub use progress::{IfMissing, Progress, ProgressTopic};
 pub use records::{Choice, SendOptions};
-pub use stage::{StageKafka, Start, Subscription};
+pub use stage::{InTransactions, Revocation, StageKafka, Start, Subscription};
+pub use transactional::{GroupOffsets, TransactionTrouble, TransactionalConnection, TransactionalProducer};
 
 /// What is wrong with a `[kafka.NAME]` table. The operator's fault: reported before anything starts.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -87,6 +95,24 @@ impl KafkaClients {
     /// Every problem of these connections, for `validate`: options are tried on librdkafka, nothing is started.
     pub fn check(connections: &BTreeMap<ConnectionName, KafkaConnection>) -> Vec<KafkaError> {
         options::problems(connections)
+    }
+
+    /// The transactions of a pipeline on this connection: their id tells agents with the same pipeline apart.
+    ///
+    /// # Panics
+    /// When the pipeline has no such connection.
+    pub fn transactional(&self, connection: &ConnectionName, outbox: &Arc<Outbox>) -> TransactionalConnection {
+        let connection = self.connections[connection.as_str()].clone();
+        let id = connection.transactional_id();
+        TransactionalConnection::new(connection, id, outbox.clone())
+    }
+
+    /// The progress topic of a pipeline on this connection.
+    ///
+    /// # Panics
+    /// When the pipeline has no such connection.
+    pub fn progress_topic(&self, pipeline: &str, connection: &ConnectionName) -> ProgressTopic {
+        ProgressTopic::new(self.connections[connection.as_str()].clone(), pipeline)
     }
 
     /// The Kafka side of one stage: call it once a stage, and keep it for all instances of its plugin.

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -14,6 +14,7 @@ use super::client::{
     Client, Code, Event, Headers, RecordBatch, RecordToSend, Report, Topic, TopicOffset, offset, send_one,
 };
 use super::in_flight::{Answer, Delivery, Room};
+use super::left_out::LeftOut;
 use super::records::{ColumnCursor, Records, is_null};
 use super::stall::{Heard, Stall};
 use super::verdict::{self, Verdict, retry};
@@ -22,9 +23,13 @@ use crate::plugin::Failure;
 /// How long the reports' thread sleeps when nothing happens. A report wakes it; this is only for a wake-up that got lost.
 const IDLE: Duration = Duration::from_secs(1);
 
+/// When a transaction fails, librdkafka purges everything that is queued, and reports it in no order: so long the report is waited
+/// for that says why.
+const AFTER_PURGE: Duration = Duration::from_millis(300);
+
 /// How a producer packs records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Packing {
+pub enum Packing {
     /// As many in a request as fit.
     Together,
     /// One by one, for this many records: the broker has refused a batch without saying which of its records is wrong.
@@ -44,7 +49,9 @@ struct Shared {
     /// Kept from one delivery to the next for its memory.
     batch: Mutex<RecordBatch>,
     pending: Mutex<Pending>,
-    room: Arc<Room>,
+    /// In a transaction: what the broker refuses is left out when everything is sent again. Without one it is answered with its
+    /// delivery.
+    left_out: Option<Arc<LeftOut>>,
     alone: bool,
     delivered: AtomicUsize,
     stopping: AtomicBool,
@@ -57,6 +64,8 @@ struct Pending {
     lost: Option<Loss>,
     /// Partitions that records have arrived in.
     partitions: BTreeMap<String, BTreeSet<i32>>,
+    /// Since when records come back unsent.
+    purged: Option<Instant>,
 }
 
 /// Why a producer was given up, and how the next one packs.
@@ -69,11 +78,29 @@ pub(super) struct Loss {
 impl Producer {
     /// # Errors
     /// When the machine has no thread to give.
-    pub(super) fn start(
+    pub(super) fn start(connection: &str, client: Client, packing: Packing) -> Result<Self, std::io::Error> {
+        Self::start_with(connection, client, packing, None)
+    }
+
+    /// As [`start`](Self::start), for a client with a transactional id: any record that does not arrive loses the producer, and
+    /// the transaction with it.
+    ///
+    /// # Errors
+    /// When the machine has no thread to give.
+    pub(super) fn start_transactional(
         connection: &str,
         client: Client,
         packing: Packing,
-        room: &Arc<Room>,
+        left_out: Arc<LeftOut>,
+    ) -> Result<Self, std::io::Error> {
+        Self::start_with(connection, client, packing, Some(left_out))
+    }
+
+    fn start_with(
+        connection: &str,
+        client: Client,
+        packing: Packing,
+        left_out: Option<Arc<LeftOut>>,
     ) -> Result<Self, std::io::Error> {
         let shared = Arc::new(Shared {
             connection: connection.into(),
@@ -81,7 +108,7 @@ impl Producer {
             topics: Mutex::default(),
             batch: Mutex::default(),
             pending: Mutex::default(),
-            room: room.clone(),
+            left_out,
             alone: packing != Packing::Together,
             delivered: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
@@ -107,17 +134,24 @@ impl Producer {
     }
 
     /// Hands records over, in order behind all that were before.
-    pub(super) fn send(&self, records: Arc<Records>) -> oneshot::Receiver<Answer> {
-        let (delivery, answer) = Delivery::new(records.clone(), &self.shared.room);
+    pub(super) fn send(&self, records: Arc<Records>, room: &Arc<Room>) -> oneshot::Receiver<Answer> {
+        let (delivery, answer) = Delivery::new(records, room);
+        self.send_delivery(delivery);
+        answer
+    }
+
+    /// As [`send`](Self::send), for a delivery whose answer somebody awaits already.
+    pub(super) fn send_delivery(&self, delivery: Delivery) {
+        let records = delivery.records.clone();
         let number = {
             let mut pending = self.shared.pending();
             if let Some(loss) = &pending.lost {
-                delivery.lose(loss.failure.clone());
-                return answer;
+                drop(delivery.lose(loss.failure.clone()));
+                return;
             }
             if delivery.is_done() {
                 delivery.finish();
-                return answer;
+                return;
             }
             let number = pending.next;
             pending.next = number.wrapping_add(1);
@@ -129,7 +163,6 @@ impl Producer {
             self.shared.lose(failure, Packing::Together);
         }
         self.shared.report(&refused);
-        answer
     }
 }
 
@@ -152,6 +185,7 @@ impl Shared {
             let heard = if self.pending().deliveries.is_empty() { Heard::Answer } else { Heard::Silence };
             stall.look(heard, &self.client, || self.partitions());
             let patience = if heard == Heard::Answer { IDLE } else { stall.patience() };
+            let patience = patience.min(self.patience());
             match self.client.poll(patience, &mut reports) {
                 Some(Event::Reports) => {
                     stall.look(Heard::Answer, &self.client, || self.partitions());
@@ -181,6 +215,20 @@ impl Shared {
         pending.partitions.iter().flat_map(of_topic).collect()
     }
 
+    /// How long to wait for reports; gives the producer up where nobody says why records came back.
+    fn patience(&self) -> Duration {
+        let Some(purged) = self.pending().purged else { return IDLE };
+        let left = AFTER_PURGE.saturating_sub(purged.elapsed());
+        if left.is_zero() {
+            self.lose(
+                retry(format!("connection `{}`: the transaction has failed", self.connection)),
+                Packing::Together,
+            );
+            return IDLE;
+        }
+        left
+    }
+
     /// Takes the brokers' word on records.
     fn report(&self, reports: &[Report]) {
         let mut done = Vec::new();
@@ -190,22 +238,35 @@ impl Shared {
         let alike = |report: &Report| (report.code, report.partition, delivery_of(report));
         for run in reports.chunk_by(|left, right| alike(left) == alike(right)) {
             let number = delivery_of(&run[0]);
-            let Pending { deliveries, partitions, .. } = &mut *pending;
+            let Pending { deliveries, partitions, purged, .. } = &mut *pending;
             // A delivery that was answered already: its producer is lost.
             let Some(delivery) = deliveries.get_mut(&number) else { continue };
             note(partitions, delivery.topic(record_of(&run[0])), &run[0]);
+            if run[0].code == Code::PURGED_IN_QUEUE || run[0].code == Code::PURGED_IN_FLIGHT {
+                purged.get_or_insert_with(Instant::now);
+                continue;
+            }
             match self.judge(delivery, run) {
                 Ok(true) => done.extend(deliveries.remove(&number)),
                 Ok(false) => {}
                 Err((failure, packing)) => loss = loss.or(Some((failure, packing))),
             }
         }
-        let in_flight = self.room.records();
+        let in_flight = pending.deliveries.values().map(|delivery| delivery.records.rows.len()).sum();
         drop(pending);
+        if self.left_out.is_some() {
+            self.set_known(&done);
+        }
         done.into_iter().for_each(Delivery::finish);
         if let Some((failure, alone)) = loss {
             self.lose(failure, if alone { Packing::Alone { records: in_flight } } else { Packing::Together });
         }
+    }
+
+    fn set_known(&self, done: &[Delivery]) {
+        let topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = done.iter().flat_map(|delivery| &delivery.records.topics).filter_map(|name| topics.get(name));
+        known.for_each(|topic| topic.set_known());
     }
 
     /// Whether the delivery is done; or why the producer is lost, and whether records must travel alone from now on.
@@ -214,19 +275,29 @@ impl Shared {
             self.delivered.fetch_add(run.len(), Ordering::AcqRel);
             return Ok(delivery.acknowledged(run.len()));
         }
+        let mut left_out = None;
         for report in run {
             let index = record_of(report);
-            match verdict::of_record(report.code, delivery.topic(index), self.alone) {
-                Verdict::Delivered => unreachable!("asked only about errors"),
-                Verdict::Refused(reason) => {
+            match (verdict::of_record(report.code, delivery.topic(index), self.alone), &self.left_out) {
+                (Verdict::Delivered, _) => unreachable!("asked only about errors"),
+                (Verdict::Refused(reason), Some(refused)) => {
+                    refused.add(&delivery.records, index, &reason);
+                    left_out.get_or_insert(reason);
+                }
+                (Verdict::Refused(reason), None) => {
                     self.delivered.fetch_add(1, Ordering::AcqRel);
                     delivery.refuse(index, reason);
                 }
-                Verdict::OneOfMany(reason) => return Err((retry(reason), true)),
-                Verdict::Lost(failure) => return Err((failure, false)),
+                (Verdict::OneOfMany(reason), _) => return Err((retry(reason), true)),
+                (Verdict::Lost(failure), _) => return Err((failure, false)),
             }
         }
-        Ok(delivery.is_done())
+        match left_out {
+            Some(reason) => {
+                Err((retry(format!("a record is refused, and left out from now on: {reason}")), self.alone))
+            }
+            None => Ok(delivery.is_done()),
+        }
     }
 
     /// Gives the client up: answers everything in flight, and sends nothing more.
@@ -257,7 +328,9 @@ impl Shared {
     /// Adds a report for each record that librdkafka did not take.
     fn hand_over(&self, records: &Records, number: u32, refused: &mut Vec<Report>) -> Result<(), Failure> {
         let topics: Vec<_> = records.topics.iter().map(|name| self.topic(name)).collect::<Result<_, _>>()?;
-        if records.are_plain() {
+        let is_safe =
+            self.left_out.is_none() || records.partitions.is_none() || topics.iter().all(|topic| topic.is_known());
+        if records.are_plain() && is_safe {
             self.hand_over_together(records, &topics, number, refused);
         } else {
             self.hand_over_singly(records, &topics, number, refused);

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use crate::event::{Batch, Column, RecordHeaders};
@@ -127,10 +128,38 @@ impl Records {
         }
     }
 
+    /// Keeps those records for which there is a `true`.
+    pub fn keep_only(&mut self, keep: &[bool]) {
+        retain(&mut self.rows, keep);
+        self.topic_of.iter_mut().for_each(|topic_of| retain(topic_of, keep));
+        self.partitions.iter_mut().for_each(|partitions| retain(partitions, keep));
+        self.timestamps.iter_mut().for_each(|timestamps| retain(timestamps, keep));
+    }
+
+    /// Hashes everything that one record consists of but its time.
+    pub fn hash_record(&self, index: usize, hasher: &mut impl Hasher) {
+        let row = self.rows[index] as usize;
+        self.topics[self.topic_of.as_ref().map_or(0, |topic_of| topic_of[index] as usize)].hash(hasher);
+        self.partitions.as_ref().and_then(|partitions| partitions[index]).hash(hasher);
+        self.keys.as_ref().and_then(|keys| keys.get(row)).hash(hasher);
+        (!is_null(self.nulls.as_ref(), row)).then(|| self.batch.bodies().get(row)).hash(hasher);
+        for (name, column) in &self.headers {
+            (name, column.get(row)).hash(hasher);
+        }
+        for header in self.untouched.iter().flat_map(|untouched| untouched.row(row)) {
+            (&header.name, &header.value).hash(hasher);
+        }
+    }
+
     /// No record has a header or a timestamp of its own: they can go in one call.
     pub fn are_plain(&self) -> bool {
         self.headers.is_empty() && self.untouched.is_none() && self.timestamps.is_none()
     }
+}
+
+fn retain<T>(list: &mut Vec<T>, keep: &[bool]) {
+    let mut keep = keep.iter();
+    list.retain(|_| *keep.next().expect("there is one for each record"));
 }
 
 /// What was worked out of one row.

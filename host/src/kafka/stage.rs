@@ -1,15 +1,17 @@
 //! The Kafka side of one stage: its consumer, its producers, and what a delivery has staged.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::connection::Connection;
 use super::consumer::Consumer;
 use super::fetch::Fetch;
 use super::in_flight::{InFlight, Room};
+use super::outbox::Outbox;
 use super::producer::{Packing, Producer};
 use super::records::{Records, SendOptions};
+use super::transactional::GroupOffsets;
 use crate::event::Batch;
 use crate::plugin::Failure;
 use crate::position::{Part, Position};
@@ -34,6 +36,21 @@ pub enum Start {
     Latest,
 }
 
+/// What a consumer in a pipeline with transactions asks of them.
+pub trait Revocation: Send + Sync {
+    /// Partitions are to be given back: commit soon what was read of them.
+    fn hurry(&self);
+    /// Partitions go to others although what was read of them is not committed: nothing of it may be.
+    fn void(&self);
+}
+
+/// How a stage takes part in the transactions of its pipeline.
+#[derive(Clone)]
+pub struct InTransactions {
+    pub outbox: Arc<Outbox>,
+    pub revocation: Arc<dyn Revocation>,
+}
+
 /// The Kafka side of one stage.
 pub struct StageKafka {
     stage: Arc<str>,
@@ -44,11 +61,13 @@ pub struct StageKafka {
     producers: Mutex<BTreeMap<Arc<str>, Arc<Producer>>>,
     staged: Mutex<Vec<Staged>>,
     room: Arc<Room>,
+    transactions: OnceLock<InTransactions>,
 }
 
 /// The records of one `stage_send`.
 struct Staged {
-    producer: Arc<Producer>,
+    /// Nothing: they go out by the pipeline's transaction.
+    producer: Option<Arc<Producer>>,
     records: Arc<Records>,
 }
 
@@ -62,7 +81,15 @@ impl StageKafka {
             producers: Mutex::default(),
             staged: Mutex::default(),
             room: Arc::default(),
+            transactions: OnceLock::new(),
         }
+    }
+
+    /// Makes the stage a part of its pipeline's transactions, before its plugin is opened: its consumer commits nothing by itself,
+    /// and its records go out by the pipeline's producer.
+    pub fn take_part(&self, transactions: InTransactions) {
+        // Once for each stage: the agent builds it once.
+        let _ = self.transactions.set(transactions);
     }
 
     /// Where the next [`subscribe`](Self::subscribe) goes on. Called by the runner before each `open` of the plugin.
@@ -89,7 +116,9 @@ impl StageKafka {
         }
         connection.make_topics(&subscription.topics);
         let client = connection.consumer(&self.stage, &subscription.group)?;
-        let consumer = Consumer::start(client, subscription, position)?;
+        let group = connection.group(&subscription.group).to_owned();
+        let revocation = self.transactions.get().map(|transactions| transactions.revocation.clone());
+        let consumer = Consumer::start(client, subscription, group, position, revocation)?;
         *lock(&self.consumer) = Some(Arc::new(consumer));
         Ok(())
     }
@@ -124,12 +153,32 @@ impl StageKafka {
         }
     }
 
+    /// The offsets of these positions, for the transaction that they are committed with. Nothing when one of the partitions has
+    /// gone to others: then nothing of this may be committed.
+    pub fn group_offsets(&self, parts: &[Part]) -> Option<GroupOffsets> {
+        lock(&self.consumer).as_ref()?.group_offsets(parts)
+    }
+
+    /// Goes back to what the group has committed, and answers where that is. Waits for as long as it takes to learn it.
+    ///
+    /// Cancel: nothing has changed.
+    pub async fn restart(&self) -> Position {
+        let consumer = lock(&self.consumer).clone();
+        match consumer {
+            Some(consumer) => consumer.restart().await,
+            None => Position::default(),
+        }
+    }
+
     /// Starts the stage's producer on a connection, where it has none or has lost it.
     ///
     /// # Errors
     /// `Fatal` for a connection that is not granted or an option that is wrong.
     pub fn open_producer(&self, connection: &str) -> Result<(), Failure> {
-        self.producer(connection).map(|_| ())
+        match self.transactions.get() {
+            Some(_) => self.connection(connection).map(|_| ()),
+            None => self.producer(connection).map(|_| ()),
+        }
     }
 
     /// Adds every event to the current delivery, but for the rows it answers: those can never become records. Nothing
@@ -143,9 +192,14 @@ impl StageKafka {
         batch: &Batch,
         options: &SendOptions,
     ) -> Result<Vec<(u32, String)>, Failure> {
-        let producer = self.producer(connection)?;
+        let transactions = self.transactions.get();
+        let producer = if transactions.is_some() { None } else { Some(self.producer(connection)?) };
         let max_bytes = self.connection(connection)?.record_bytes();
-        let (records, refused) = Records::new(batch, options, max_bytes);
+        let (mut records, mut refused) = Records::new(batch, options, max_bytes);
+        if let Some(transactions) = transactions {
+            refused.extend(transactions.outbox.left_out.take_out(&mut records));
+            refused.sort_unstable_by_key(|(row, _)| *row);
+        }
         lock(&self.staged).push(Staged { producer, records: Arc::new(records) });
         Ok(refused)
     }
@@ -159,10 +213,20 @@ impl StageKafka {
         !lock(&self.staged).is_empty()
     }
 
-    /// Hands all staged records to the producers, in order.
-    pub fn send_staged(&self) -> InFlight {
+    /// Hands all staged records to the producers, in order. In a pipeline with transactions they belong to the one of this cut.
+    pub fn send_staged(&self, cut: u64) -> InFlight {
         let staged = std::mem::take(&mut *lock(&self.staged));
-        InFlight::new(staged.into_iter().map(|staged| staged.producer.send(staged.records)).collect())
+        let send = |Staged { producer, records }| match (producer, self.transactions.get()) {
+            (Some(producer), _) => producer.send(records, &self.room),
+            (None, Some(transactions)) => transactions.outbox.send(cut, records, &self.room),
+            (None, None) => unreachable!("what is staged has a producer, or the pipeline has transactions"),
+        };
+        InFlight::new(staged.into_iter().map(send).collect())
+    }
+
+    /// Whether more records may be in flight.
+    pub fn has_room(&self) -> bool {
+        self.room.is_free()
     }
 
     /// Waits until there is room for more records in flight. Awaited before more is taken from the channel.
@@ -203,7 +267,7 @@ impl StageKafka {
             None => Packing::Together,
         };
         let client = connection.producer(&self.stage, packing)?;
-        let producer = Producer::start(name, client, packing, &self.room);
+        let producer = Producer::start(name, client, packing);
         let producer =
             producer.map_err(|error| super::verdict::retry(format!("no thread for a Kafka producer: {error}")))?;
         let producer = Arc::new(producer);

@@ -91,7 +91,7 @@ fn numbered(numbers: std::ops::Range<usize>, partition: &str) -> Vec<Event> {
 async fn send(stage: &StageKafka, batch: &Batch, options: &SendOptions) -> Result<Vec<Refused>, ProducerLost> {
     let refused = stage.stage_send("main", batch, options).expect("the stage has its connection");
     assert!(refused.is_empty(), "{refused:?}");
-    stage.send_staged().done().await
+    stage.send_staged(0).done().await
 }
 
 /// Reads until there are `count` events; answers them and the parts as they stand then.
@@ -173,7 +173,7 @@ async fn order_is_kept_in_each_partition_over_many_deliveries() {
             let batch = Batch::from_events(&numbered(round * 100..(round + 1) * 100, partition));
             stage.stage_send("main", &batch, &options("order")).expect("it is staged");
         }
-        in_flight.push(stage.send_staged());
+        in_flight.push(stage.send_staged(0));
     }
     for delivery in in_flight {
         assert!(delivery.done().await.expect("all is sent").is_empty());
@@ -216,7 +216,7 @@ async fn a_record_too_large_is_refused_and_its_neighbours_arrive() {
     let refused = stage.stage_send("main", &batch, &options("sizes")).expect("it is staged");
     assert_eq!(refused.len(), 1);
     assert_eq!(refused[0].0, 1);
-    assert!(stage.send_staged().done().await.expect("the others are sent").is_empty());
+    assert!(stage.send_staged(0).done().await.expect("the others are sent").is_empty());
     let reader = fixture.consumer("reader", subscription("sizes")).await;
     let mut arrived = bodies(&read(&reader, 2).await.0);
     arrived.sort();
@@ -268,7 +268,7 @@ async fn a_broker_that_goes_away_for_a_while_loses_nothing() {
     fixture.broker().go_down();
     let batch = Batch::from_events(&numbered(1..1001, "0"));
     stage.stage_send("main", &batch, &options("outage")).expect("a broker that is down is no failure");
-    let mut delivery = Box::pin(stage.send_staged().done());
+    let mut delivery = Box::pin(stage.send_staged(0).done());
     assert!(tokio::time::timeout(Duration::from_secs(2), &mut delivery).await.is_err(), "nobody has acknowledged");
     assert!(matches!(reader.poll(10, 1000, Duration::from_millis(10)).await, Ok(Fetch::Idle)));
     fixture.broker().come_up();
@@ -470,7 +470,7 @@ async fn closing_while_the_coordinator_is_away_ends_in_time() {
     reader.settled(&position);
     let stage = fixture.stage("writer");
     stage.stage_send("main", &Batch::from_events(&numbered(0..1, "0")), &options("gone")).expect("it is staged");
-    let delivery = stage.send_staged();
+    let delivery = stage.send_staged(0);
     drop((reader, stage));
     let start = Instant::now();
     fixture.clients.close(Duration::from_secs(3)).await;

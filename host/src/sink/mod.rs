@@ -17,6 +17,7 @@ use crate::kafka::{ProducerLost, Refused, StageKafka};
 use crate::plugin::{Delivered, Delivery, Failure, Outcome, Rejected, SinkInstance};
 use crate::position::Position;
 use crate::stage::{Backoff, Decision, Piece, Stage, StageStop, TrapGuard};
+use crate::transaction::Participant;
 
 use pending::{Pending, PendingDeliveries};
 
@@ -33,6 +34,8 @@ pub struct SinkParts {
     /// Names the channel's log for the plugin; another one at each start, as a memory channel is.
     pub log: Arc<str>,
     pub limits: TakeLimits,
+    /// In a pipeline with transactions.
+    pub transaction: Option<Participant>,
 }
 
 /// Drives one sink.
@@ -61,6 +64,8 @@ pub struct SinkRunner {
     /// The event at which an instance died that held others: from there on the sink holds nothing while a piece is out,
     /// so that the search for the guilty event keeps what it has achieved.
     suspect: Option<u64>,
+    /// The cut of what was taken last, in a pipeline with transactions.
+    cut: u64,
     ended: bool,
 }
 
@@ -77,6 +82,7 @@ impl SinkRunner {
             backoff: Backoff::new(&parts.stage.retry),
             next_tick: None,
             suspect: None,
+            cut: 0,
             ended: false,
             parts,
         }
@@ -97,6 +103,34 @@ impl SinkRunner {
     }
 
     async fn run_to_the_end(&mut self) -> Result<(), StageStop> {
+        while self.parts.transaction.is_some() {
+            let Some(over) = self.next_round().await? else { return Ok(()) };
+            tokio::select! {
+                biased;
+                () = over => {}
+                result = self.flow_to_the_end() => return result,
+            }
+        }
+        self.flow_to_the_end().await
+    }
+
+    /// Waits for the next round of the transactions, with everything forgotten that was taken in the last one: its sources bring
+    /// it again. Resolves to the end of the round; nothing when nobody puts any more.
+    async fn next_round(&mut self) -> Result<Option<impl Future<Output = ()> + Send + 'static + use<>>, StageStop> {
+        self.instance = None;
+        self.forget();
+        let transaction = self.parts.transaction.as_mut().expect("only with transactions");
+        tokio::select! {
+            biased;
+            begun = transaction.next_round() => begun.map_err(|cause| self.parts.stage.stop(cause.to_string()))?,
+            () = self.parts.reader.closed() => return Ok(None),
+        }
+        let over = transaction.over();
+        self.parts.reader.restart();
+        Ok(Some(over))
+    }
+
+    async fn flow_to_the_end(&mut self) -> Result<(), StageStop> {
         if !self.open_first().await? {
             return Ok(());
         }
@@ -134,7 +168,7 @@ impl SinkRunner {
         loop {
             tokio::task::consume_budget().await;
             self.settle();
-            if self.is_due() {
+            if self.is_due() && self.has_room() {
                 self.deliver_next().await?;
                 continue;
             }
@@ -142,6 +176,7 @@ impl SinkRunner {
                 return Ok(());
             }
             let idle = self.work.is_empty();
+            let (due, room) = (self.is_due(), self.room());
             let keeps_back = idle && (self.pending.is_holding() || self.parts.chain.oldest_kept().is_some());
             let tick = [self.next_tick, self.parts.chain.next_tick()].into_iter().flatten().min();
             tokio::select! {
@@ -149,7 +184,8 @@ impl SinkRunner {
                 (tag, answer) = self.pending.landed() => self.landed(tag, answer).await?,
                 () = self.letters_settled.notified() => {}
                 () = until(tick), if idle => self.tick().await?,
-                () = until(self.not_before), if !idle => {}
+                () = until(self.not_before), if !idle && !due => {}
+                () = room, if due => {}
                 taken = self.parts.reader.take(&self.parts.limits),
                     if idle && !self.ended && self.pending.in_flight() < IN_FLIGHT_MAX => self.take_over(taken).await?,
                 // Behind the take: only what nobody else can take away is let go of under pressure.
@@ -163,10 +199,11 @@ impl SinkRunner {
         self.release().await?;
         while self.ended && !self.pending.is_empty() {
             self.settle();
-            if self.is_due() {
+            if self.is_due() && self.has_room() {
                 self.deliver_next().await?;
                 continue;
             }
+            let (due, room) = (self.is_due(), self.room());
             if self.work.is_empty() && self.pending.in_flight() == 0 {
                 // Only dead letters are open: their sink must not wait for more of them.
                 self.parts.dead_letters = DeadLetters::None;
@@ -177,7 +214,8 @@ impl SinkRunner {
             tokio::select! {
                 (tag, answer) = self.pending.landed() => self.landed(tag, answer).await?,
                 () = self.letters_settled.notified() => {}
-                () = until(self.not_before), if !self.work.is_empty() => {}
+                () = until(self.not_before), if !self.work.is_empty() && !due => {}
+                () = room, if due => {}
             }
         }
         Ok(self.ended)
@@ -189,6 +227,11 @@ impl SinkRunner {
             self.ended = true;
             return Ok(());
         };
+        if taken.batch.is_empty() {
+            // The end of a cut: nothing of it may be kept back.
+            return self.release().await;
+        }
+        self.cut = self.parts.reader.cut();
         self.tag += 1;
         self.recycle().await?;
         let suspected = self.suspect.is_some_and(|suspect| suspect < taken.next);
@@ -225,7 +268,6 @@ impl SinkRunner {
         self.not_before = None;
         let Some(piece) = self.work.pop_front() else { return Ok(()) };
         if let Some(kafka) = self.kafka() {
-            kafka.room().await;
             kafka.discard_staged();
         }
         let delivery = self.delivery(&piece);
@@ -240,7 +282,7 @@ impl SinkRunner {
                 }
                 let decision = piece.failed(&self.parts.stage, error, &mut self.guard)?;
                 match trapped && self.pending.is_holding() {
-                    true => self.rewind(),
+                    true => self.rewind().await,
                     false => self.follow(decision).await?,
                 }
                 Ok(())
@@ -312,6 +354,7 @@ impl SinkRunner {
             }
             Err(lost) => {
                 let after = match lost.failure {
+                    Failure::Retry { reason, .. } if self.parts.transaction.is_some() => self.give_up(&reason).await,
                     Failure::Retry { reason, after } => {
                         warn!(sink = %self.parts.stage.name, reason, "everything not settled is sent again");
                         after.unwrap_or_default().max(self.backoff.delay())
@@ -319,7 +362,7 @@ impl SinkRunner {
                     failure => return Err(self.parts.stage.stop(failure.to_string())),
                 };
                 self.settle();
-                self.rewind();
+                self.rewind().await;
                 self.suspect = None;
                 tokio::time::sleep(after).await;
                 Ok(())
@@ -338,6 +381,10 @@ impl SinkRunner {
             (Some(first), row) if row != MADE_HERE => format!("{channel}:{}", first + u64::from(row)),
             _ => channel.to_string(),
         })?;
+        if self.parts.transaction.is_some() {
+            letters.into_iter().for_each(|(channel, letters)| channel.put_letters(letters, self.cut));
+            return Ok(());
+        }
         let puts = begin_puts(letters.into_iter().collect()).await;
         let puts = puts.map_err(|error| self.parts.stage.stop(format!("its dead letters cannot be put: {error}")))?;
         self.pending.buried(tag, commit_puts(puts, &self.letters_settled));
@@ -353,9 +400,24 @@ impl SinkRunner {
 
     /// Everything that is not settled is taken again: an instance died that held events, or the producer was lost. The
     /// newest delivery is suspected from now on.
-    fn rewind(&mut self) {
+    async fn rewind(&mut self) {
+        if self.parts.transaction.is_some() {
+            // Numbers mean nothing in the next round: all of it is suspected.
+            self.suspect = Some(0);
+            return self.give_up("a sink has lost what it held").await;
+        }
         self.suspect = self.pending.newest().map(|newest| newest.first);
         self.parts.reader.rollback();
+        self.forget();
+    }
+
+    /// Ends the round of the transactions, with whoever waits here.
+    fn give_up<T>(&self, reason: &str) -> std::future::Pending<T> {
+        self.parts.transaction.as_ref().expect("only with transactions").restart(reason);
+        std::future::pending()
+    }
+
+    fn forget(&mut self) {
         self.parts.chain.reset();
         self.pending.clear();
         self.work.clear();
@@ -381,7 +443,10 @@ impl SinkRunner {
     async fn release(&mut self) -> Result<(), StageStop> {
         self.flush_chain(true).await?;
         while !self.work.is_empty() {
-            until(self.not_before).await;
+            if self.not_before.is_some() {
+                until(self.not_before).await;
+            }
+            self.room().await;
             self.deliver_next().await?;
         }
         self.flush(true).await
@@ -429,7 +494,7 @@ impl SinkRunner {
                     if trapped {
                         self.instance = None;
                         if self.pending.is_holding() {
-                            self.rewind();
+                            self.rewind().await;
                         }
                         return Ok(());
                     }
@@ -448,7 +513,7 @@ impl SinkRunner {
         if let Some(kafka) = self.kafka()
             && kafka.has_staged()
         {
-            let in_flight = kafka.send_staged();
+            let in_flight = kafka.send_staged(self.cut);
             self.pending.sent(in_flight);
         }
     }
@@ -499,6 +564,21 @@ impl SinkRunner {
 
     fn by_this_stage(&self, rejected: Vec<Rejected>) -> Vec<RejectedBy> {
         rejected.into_iter().map(|rejected| (self.parts.stage.clone(), rejected)).collect()
+    }
+
+    /// Whether the brokers may be given more.
+    fn has_room(&self) -> bool {
+        self.kafka().is_none_or(|kafka| kafka.has_room())
+    }
+
+    /// Waits until they may.
+    fn room(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
+        let kafka = self.kafka().cloned();
+        async move {
+            if let Some(kafka) = kafka {
+                kafka.room().await;
+            }
+        }
     }
 
     fn kafka(&self) -> Option<&Arc<StageKafka>> {

@@ -53,7 +53,7 @@ fn kill_at_random_moments(pipeline: &PipelineFile, kills: u32) {
 }
 
 /// Appends about 5,000 lines a second, in pieces cut anywhere; gives how many.
-fn write_until(log: &std::path::Path, stop: &AtomicBool) -> std::io::Result<u64> {
+pub fn write_until(log: &std::path::Path, stop: &AtomicBool) -> std::io::Result<u64> {
     let mut file = std::fs::File::create(log)?;
     let mut written = 0;
     while !stop.load(Ordering::Relaxed) {

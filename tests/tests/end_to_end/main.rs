@@ -2,6 +2,7 @@
 //! database; what depends on a quiet machine is in `timing` instead.
 
 mod ends;
+mod exactly_once;
 mod examples;
 mod groups;
 mod guests;

@@ -4,6 +4,7 @@
 //! half of a call for each record, the crate's consumer takes rebalances out of our hands, and its clients can block for
 //! ever when they are dropped. Here a client is destroyed on a thread of its own, whoever drops it.
 
+mod admin;
 mod config;
 mod consume;
 mod embedded;
@@ -12,6 +13,7 @@ mod event;
 mod log;
 mod offsets;
 mod produce;
+mod transaction;
 
 use std::any::Any;
 use std::ffi::CString;
@@ -28,6 +30,7 @@ pub use error::{ClientError, Code};
 pub use event::{Event, Report};
 pub use offsets::{TopicOffset, offset};
 pub use produce::{Headers, RecordBatch, RecordToSend, Topic, send_one};
+pub use transaction::{Class, GroupMetadata, TransactionError};
 
 /// Held by whatever must be gone before a pipeline may say that it has stopped.
 pub type Alive = Arc<dyn Any + Send + Sync>;

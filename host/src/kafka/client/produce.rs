@@ -2,6 +2,7 @@
 
 use std::ffi::c_void;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rdkafka_sys as sys;
 use sys::rd_kafka_vtype_t as Kind;
@@ -40,6 +41,7 @@ pub struct Topic {
     topic: NonNull<sys::rd_kafka_topic_t>,
     /// Keeps the client alive for as long as the topic's handle.
     client: Client,
+    known: AtomicBool,
 }
 
 // SAFETY: librdkafka's topic handles may be used from any thread at the same time; the client outlives them.
@@ -54,7 +56,19 @@ impl Topic {
         // SAFETY: client and name live for the call; no configuration means the client's.
         let topic = unsafe { sys::rd_kafka_topic_new(client.rk(), c_string(name).as_ptr(), std::ptr::null_mut()) };
         let topic = NonNull::new(topic).ok_or_else(|| ClientError::from_code(Code::TOPIC_INVALID))?;
-        Ok(Self { topic, client: client.clone() })
+        Ok(Self { topic, client: client.clone(), known: AtomicBool::new(false) })
+    }
+
+    /// Whether the brokers have acknowledged a record of it, and so librdkafka knows its partitions.
+    ///
+    /// Before that `rd_kafka_produce_batch` of librdkafka 2.12 adds a partition -1 to a transaction when its records name their
+    /// partitions, and the transaction fails with it: such records go one by one.
+    pub fn is_known(&self) -> bool {
+        self.known.load(Ordering::Acquire)
+    }
+
+    pub fn set_known(&self) {
+        self.known.store(true, Ordering::Release);
     }
 }
 

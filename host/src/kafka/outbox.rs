@@ -1,0 +1,75 @@
+//! What the sinks of a pipeline with transactions send: now, where its transaction is open, or as soon as it is.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+use super::in_flight::{Answer, Delivery, Room};
+use super::left_out::LeftOut;
+use super::producer::Producer;
+use super::records::Records;
+use super::transactional::TransactionalProducer;
+use super::verdict::retry;
+
+/// The way from the sinks to the transactional producer.
+///
+/// librdkafka takes no record while a transaction commits: what belongs to the next one waits here meanwhile (rule 15 of
+/// `durability-and-kafka.md` B6). Limit: what waits counts as in flight, so each sink's own bound holds for it.
+#[derive(Default)]
+pub struct Outbox {
+    state: Mutex<State>,
+    pub(super) left_out: Arc<LeftOut>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The open transaction, by the number of its cut.
+    open: Option<(u64, Arc<Producer>)>,
+    /// Of later cuts, in order.
+    waiting: VecDeque<(u64, Delivery)>,
+}
+
+impl Outbox {
+    /// The transaction of this cut is open: what waited for it goes out.
+    pub fn open(&self, cut: u64, producer: &TransactionalProducer) {
+        let mut state = self.state();
+        while state.waiting.front().is_some_and(|(waiting, _)| *waiting <= cut) {
+            let (_, delivery) = state.waiting.pop_front().expect("there is one");
+            producer.producer.send_delivery(delivery);
+        }
+        state.open = Some((cut, producer.producer.clone()));
+    }
+
+    /// The open transaction takes nothing more.
+    pub fn close(&self) {
+        self.state().open = None;
+    }
+
+    /// Nothing of what was sent is committed, and nothing of what waits will be.
+    pub fn void(&self) {
+        let waiting = {
+            let mut state = self.state();
+            state.open = None;
+            std::mem::take(&mut state.waiting)
+        };
+        for (_, delivery) in waiting {
+            drop(delivery.lose(retry("the transaction was aborted".into())));
+        }
+    }
+
+    /// Sends records of a cut, or keeps them for when its transaction is open.
+    pub(super) fn send(&self, cut: u64, records: Arc<Records>, room: &Arc<Room>) -> oneshot::Receiver<Answer> {
+        let (delivery, answer) = Delivery::new(records, room);
+        let mut state = self.state();
+        match &state.open {
+            Some((open, producer)) if *open == cut => producer.send_delivery(delivery),
+            _ => state.waiting.push_back((cut, delivery)),
+        }
+        answer
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,237 @@
+//! The transactional producer of a pipeline: one client that all its sinks send by, and the transactions it is taken through.
+//!
+//! librdkafka's transaction calls block, and may block for longer than they are told: they run on a thread of their own, and
+//! nobody waits for that longer than our own deadline. After a call without an answer nobody knows what became of the
+//! transaction, so the client is not used again (rule 4 of `durability-and-kafka.md` B6).
+
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::client::{Class, Client, Code, GroupMetadata, TopicOffset, TransactionError};
+use super::connection::Connection;
+use super::in_flight::{Answer, Delivery, Room};
+use super::left_out::LeftOut;
+use super::outbox::Outbox;
+use super::producer::{Packing, Producer};
+use super::records::Records;
+
+/// Limit: one attempt to take the transactional id. A coordinator that is away is asked again, with a word in the log.
+const INIT_WAIT: Duration = Duration::from_secs(15);
+
+/// Our own deadline behind librdkafka's.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// What follows from a transaction that did not go well.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TransactionTrouble {
+    /// Go on from what is committed, with a new producer.
+    #[error("{0}")]
+    Again(String),
+    /// Another producer has taken our transactional id; or the broker has ended a transaction of ours that took too long, which
+    /// no client of this protocol can tell apart.
+    #[error("{0}")]
+    Fenced(String),
+    /// The operator must act.
+    #[error("{0}")]
+    Stop(String),
+}
+
+/// Offsets of one group, to be committed with a transaction.
+pub struct GroupOffsets {
+    pub(super) offsets: Vec<TopicOffset>,
+    pub(super) group: GroupMetadata,
+}
+
+/// What a pipeline's transactional producers are made from, one after another.
+pub struct TransactionalConnection {
+    connection: Arc<Connection>,
+    id: String,
+    outbox: Arc<Outbox>,
+}
+
+impl TransactionalConnection {
+    pub(super) fn new(connection: Arc<Connection>, id: String, outbox: Arc<Outbox>) -> Self {
+        Self { connection, id, outbox }
+    }
+
+    /// A producer that has the transactional id: whoever had it is fenced, and what it had left open is completed or aborted by the
+    /// time this answers.
+    ///
+    /// # Errors
+    /// `Again` while the coordinator is away.
+    pub async fn start(&self, packing: Packing) -> Result<TransactionalProducer, TransactionTrouble> {
+        TransactionalProducer::start(&self.connection, &self.id, packing, &self.outbox.left_out).await
+    }
+
+    /// How many records have been refused, and are left out when they come again.
+    pub fn left_out(&self) -> u64 {
+        self.outbox.left_out.count()
+    }
+}
+
+/// A producer that has its transactional id, with a transaction open whenever [`begin`](Self::begin) was the last call.
+pub struct TransactionalProducer {
+    connection: Arc<str>,
+    client: Client,
+    pub(super) producer: Arc<Producer>,
+    calls: Calls,
+    /// How long the broker lets a transaction be open.
+    timeout: Duration,
+}
+
+impl TransactionalProducer {
+    async fn start(
+        connection: &Connection,
+        id: &str,
+        packing: Packing,
+        left_out: &Arc<LeftOut>,
+    ) -> Result<Self, TransactionTrouble> {
+        let name = connection.name();
+        let client = connection.transactional_producer(id, packing);
+        let client = client.map_err(|failure| TransactionTrouble::Stop(failure.to_string()))?;
+        let no_thread = |error| TransactionTrouble::Again(format!("no thread for a Kafka producer: {error}"));
+        let calls = Calls::start(client.clone()).map_err(no_thread)?;
+        let producer =
+            Producer::start_transactional(name, client.clone(), packing, left_out.clone()).map_err(no_thread)?;
+        let producer = Arc::new(producer);
+        let this =
+            Self { connection: name.clone(), client, producer, calls, timeout: connection.transaction_timeout() };
+        this.call("take its transactional id", INIT_WAIT, |client, wait| client.init_transactions(wait)).await?;
+        Ok(this)
+    }
+
+    /// Opens a transaction.
+    ///
+    /// # Errors
+    /// When the client is of no more use.
+    pub fn begin(&self) -> Result<(), TransactionTrouble> {
+        self.client.begin_transaction().map_err(|error| self.trouble("begin a transaction", &error))
+    }
+
+    /// How long the broker lets a transaction be open.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Hands records of the host's own to the open transaction; they are not counted against anybody's room.
+    pub(super) fn send(&self, records: Arc<Records>) -> oneshot::Receiver<Answer> {
+        let (delivery, answer) = Delivery::new(records, &Arc::<Room>::default());
+        self.producer.send_delivery(delivery);
+        answer
+    }
+
+    /// Sends now what waits for more records to share a request with.
+    pub fn hurry(&self) {
+        self.calls.spawn(|client| client.hurry_records(Duration::from_secs(1)));
+    }
+
+    /// Commits the open transaction, with the offsets of these groups in it.
+    ///
+    /// # Errors
+    /// After `Again` it may be committed all the same: only a new producer, and then the committed positions, tell.
+    pub async fn commit(&self, groups: Vec<GroupOffsets>) -> Result<(), TransactionTrouble> {
+        for GroupOffsets { offsets, group } in groups {
+            let send = move |client: &Client, wait| client.send_offsets(&offsets, &group, wait);
+            self.call("add offsets to the transaction", self.timeout, send).await?;
+        }
+        self.call("commit the transaction", self.timeout, |client, wait| client.commit_transaction(wait)).await
+    }
+
+    /// Ends the open transaction for those who wait behind it, as far as that is possible within `wait`.
+    pub async fn abort(&self, wait: Duration) {
+        let aborted = self.call("abort the transaction", wait, |client, wait| client.abort_transaction(wait)).await;
+        if let Err(trouble) = aborted {
+            tracing::debug!(connection = %self.connection, reason = %trouble, "left to its timeout");
+        }
+    }
+
+    /// How the producer after this one should pack: as this one does, or as its loss asks for.
+    pub fn next_packing(&self) -> Packing {
+        self.producer.lost().map_or(self.producer.packing, |loss| loss.packing)
+    }
+
+    /// Why the transaction is lost, in librdkafka's words.
+    pub fn cause(&self) -> Option<TransactionTrouble> {
+        if let Some(error) = self.client.fatal_error() {
+            let class = Class::Fatal;
+            return Some(self.trouble("go on", &TransactionError { error, class }));
+        }
+        // In a failed transaction this answers why it failed; in one that is open it does nothing.
+        match self.client.begin_transaction() {
+            Err(error) if error.class == Class::Abortable => Some(self.trouble("go on with the transaction", &error)),
+            _ => None,
+        }
+    }
+
+    async fn call(
+        &self,
+        what: &str,
+        wait: Duration,
+        call: impl FnOnce(&Client, Duration) -> Result<(), TransactionError> + Send + 'static,
+    ) -> Result<(), TransactionTrouble> {
+        match tokio::time::timeout(wait + GRACE, self.calls.call(move |client| call(client, wait))).await {
+            Ok(Some(Ok(()))) => Ok(()),
+            Ok(Some(Err(error))) => Err(self.trouble(what, &error)),
+            Ok(None) | Err(_) => {
+                Err(TransactionTrouble::Again(format!("connection `{}`: no answer to: {what}", self.connection)))
+            }
+        }
+    }
+
+    fn trouble(&self, what: &str, error: &TransactionError) -> TransactionTrouble {
+        trouble(&self.connection, what, error)
+    }
+}
+
+/// What follows from an error of a transaction call.
+fn trouble(connection: &str, what: &str, TransactionError { error, .. }: &TransactionError) -> TransactionTrouble {
+    let text = &error.text;
+    match error.code {
+        Code::FENCED | Code::PRODUCER_FENCED | Code::INVALID_PRODUCER_EPOCH => {
+            TransactionTrouble::Fenced(format!("connection `{connection}`: {text}"))
+        }
+        Code::TRANSACTIONAL_ID_AUTHORIZATION => TransactionTrouble::Stop(format!(
+            "connection `{connection}`: the broker does not allow this transactional id: grant the user Write and Describe on \
+             it, or use delivery = \"at-least-once\" ({text})"
+        )),
+        Code::INVALID_TRANSACTION_TIMEOUT => TransactionTrouble::Stop(format!(
+            "connection `{connection}`: \"transaction.timeout.ms\" is larger than the broker's \"transaction.max.timeout.ms\": make \
+             it smaller ({text})"
+        )),
+        Code::TOPIC_AUTHORIZATION | Code::GROUP_AUTHORIZATION | Code::CLUSTER_AUTHORIZATION => {
+            TransactionTrouble::Stop(format!("connection `{connection}`: the broker does not allow it: {text}"))
+        }
+        Code::AUTHENTICATION | Code::SASL_FAILED | Code::SSL => {
+            TransactionTrouble::Stop(format!("connection `{connection}`: {text}"))
+        }
+        _ => TransactionTrouble::Again(format!("connection `{connection}`: cannot {what}: {text}")),
+    }
+}
+
+type Job = Box<dyn FnOnce(&Client) + Send>;
+
+/// A thread for calls that block, one after another. It ends with its last call once this is dropped.
+struct Calls(mpsc::Sender<Job>);
+
+impl Calls {
+    fn start(client: Client) -> std::io::Result<Self> {
+        let (jobs, received) = mpsc::channel::<Job>();
+        let work = move || received.into_iter().for_each(|job| job(&client));
+        std::thread::Builder::new().name("kafka-transaction".into()).spawn(work)?;
+        Ok(Self(jobs))
+    }
+
+    /// Nothing when the thread is gone.
+    async fn call<R: Send + 'static>(&self, job: impl FnOnce(&Client) -> R + Send + 'static) -> Option<R> {
+        let (answer, answered) = oneshot::channel();
+        self.spawn(move |client| drop(answer.send(job(client))));
+        answered.await.ok()
+    }
+
+    fn spawn(&self, job: impl FnOnce(&Client) + Send + 'static) {
+        // Whoever waits for the answer sees that none comes.
+        let _ = self.0.send(Box::new(job));
+    }
+}

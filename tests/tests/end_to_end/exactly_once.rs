@@ -1,0 +1,321 @@
+//! `delivery = "exactly-once"`: whatever is killed, and whenever, a reader of what is committed sees each event once, in order.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use wasmflow_tests::agent::{Agent, PipelineFile};
+use wasmflow_tests::broker::KafkaBroker;
+use wasmflow_tests::folder::Folder;
+use wasmflow_tests::ledger::{self, Ledger};
+use wasmflow_tests::pipelines;
+use wasmflow_tests::records::{Feeder, Topics};
+use wasmflow_tests::soak;
+
+const LIMIT: Duration = Duration::from_secs(120);
+const PARTITIONS: i32 = 4;
+
+/// An agent's folder: started again in it, it is the same agent.
+struct Copier {
+    folder: Folder,
+}
+
+impl Copier {
+    /// Copies the topic `<name>-in` to `<name>-out`, partition by partition, each body between `<` and `>`.
+    fn new(broker: &KafkaBroker, name: &str, instance: &str) -> Self {
+        let folder = Folder::new(&format!("{name}-{instance}"));
+        let address = broker.address();
+        folder.write(
+            "pipeline.toml",
+            format!(
+                r#"
+                [pipeline]
+                name = "{name}"
+                instance = "{instance}"
+                state_dir = "state"
+                delivery = "exactly-once"
+
+                [kafka.main]
+                "bootstrap.servers" = "{address}"
+                "session.timeout.ms" = 6000
+                "transaction.timeout.ms" = 10000
+
+                [sources.from]
+                plugin = "kafka"
+                channels = ["records"]
+                config = {{ topics = ["{name}-in"] }}
+                allow = {{ kafka = ["main"] }}
+                interceptors = ["affix"]
+
+                [interceptors.affix]
+                plugin = "prefix-suffix"
+                config = {{ prefix = "<", suffix = ">" }}
+
+                [channels.records]
+                type = "memory"
+
+                [sinks.to]
+                plugin = "kafka"
+                channel = "records"
+                config = {{ topic = "{name}-out", partition_header = "kafka.partition", headers = [] }}
+                allow = {{ kafka = ["main"] }}
+                "#
+            ),
+        );
+        Self { folder }
+    }
+
+    fn run(&self) -> Agent {
+        Agent::run(&self.folder.join("pipeline.toml"))
+    }
+}
+
+/// Tails `app.log` in its folder into the topic, with its progress in the pipeline's topic.
+fn tail_to_topic(broker: &KafkaBroker, name: &str) -> PipelineFile {
+    let connection = format!("{}\n\"transaction.timeout.ms\" = 10000", pipelines::connection(&broker.address()));
+    let stages = pipelines::tail_to("poll_interval = \"20ms\"", &pipelines::topic_sink(&connection, name));
+    let pipeline = PipelineFile::new(name, &format!("{stages}    batch_events = 100\n"));
+    promise_exactly_once(&pipeline);
+    std::fs::create_dir(pipeline.folder().join("logs")).expect("the folder is fresh");
+    pipeline
+}
+
+fn promise_exactly_once(pipeline: &PipelineFile) {
+    let text = std::fs::read_to_string(pipeline.path()).expect("it has been written");
+    let text = text.replacen("state_dir", "delivery = \"exactly-once\"\nstate_dir", 1);
+    std::fs::write(pipeline.path(), text).expect("the folder is writable");
+}
+
+/// The topics of one test, and how many records each partition of the first one holds.
+struct Flow {
+    topics: Topics,
+    name: &'static str,
+}
+
+impl Flow {
+    fn new(broker: &KafkaBroker, name: &'static str) -> anyhow::Result<Self> {
+        let topics = Topics::at(broker.address());
+        topics.create(&format!("{name}-in"), PARTITIONS)?;
+        topics.create(&format!("{name}-out"), PARTITIONS)?;
+        Ok(Self { topics, name })
+    }
+
+    /// Fills all partitions until `stop`, some thousand records a second; gives how many each of them holds then.
+    fn feed_until(&self, stop: &AtomicBool) -> anyhow::Result<u64> {
+        const AT_ONCE: u64 = 100;
+        let feeder = Feeder::to(&self.topics, &format!("{}-in", self.name))?;
+        let mut count = 0;
+        while !stop.load(Ordering::Relaxed) {
+            for partition in 0..PARTITIONS {
+                let lines = (count..count + AT_ONCE).map(|number| ledger::line(&format!("p{partition}"), number));
+                feeder.feed(partition, lines)?;
+            }
+            count += AT_ONCE;
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        feeder.finish()?;
+        Ok(count)
+    }
+
+    /// What a reader of what is committed sees of a partition.
+    fn arrived(&self, partition: i32) -> anyhow::Result<Ledger> {
+        let mut ledger = Ledger::default();
+        self.topics.read_partition(&format!("{}-out", self.name), partition, |record| {
+            let text = record.text();
+            let body = text.strip_prefix('<').and_then(|text| text.strip_suffix('>'));
+            ledger.arrived(body.unwrap_or_else(|| panic!("`{text}` was not changed by the plugin")));
+        })?;
+        Ok(ledger)
+    }
+
+    /// Waits until every partition holds all its records, and then that it holds each once and in order.
+    fn assert_each_once(&self, count: u64, agents: &[&Agent]) -> anyhow::Result<()> {
+        let deadline = Instant::now() + LIMIT;
+        for partition in 0..PARTITIONS {
+            let stream = format!("p{partition}");
+            while self.arrived(partition)?.highest(&stream) != count.checked_sub(1) {
+                let logs: Vec<_> = agents.iter().map(|agent| agent.stderr().text()).collect();
+                let highest = self.arrived(partition)?.highest(&stream);
+                assert!(
+                    Instant::now() < deadline,
+                    "{stream}: {highest:?} of {count}; the logs:\n{}",
+                    logs.join("\n\n")
+                );
+                std::thread::sleep(Duration::from_millis(200));
+            }
+            self.arrived(partition)?.assert_each_once_in_order(&stream, count);
+        }
+        Ok(())
+    }
+}
+
+fn sleep_between(random: &mut StdRng, milliseconds: std::ops::Range<u64>) {
+    std::thread::sleep(Duration::from_millis(random.random_range(milliseconds)));
+}
+
+#[test]
+fn killed_agents_copy_each_record_once() -> anyhow::Result<()> {
+    let Some(broker) = KafkaBroker::shared() else { return Ok(()) };
+    let flow = Flow::new(broker, "once-killed")?;
+    let copier = Copier::new(broker, flow.name, "a");
+    let mut random = StdRng::seed_from_u64(soak::seed());
+    let rounds = soak::times(15, 100);
+    let stop = AtomicBool::new(false);
+    let count = std::thread::scope(|scope| {
+        let feeder = scope.spawn(|| flow.feed_until(&stop));
+        for _ in 0..rounds {
+            let agent = copier.run();
+            sleep_between(&mut random, 50..2500);
+            agent.kill();
+        }
+        stop.store(true, Ordering::Relaxed);
+        feeder.join().expect("the feeder does not panic")
+    })?;
+    let agent = copier.run();
+    flow.assert_each_once(count, &[&agent])?;
+    assert_eq!(agent.stop().code, Some(0));
+    println!("{rounds} kills, {count} records in each of {PARTITIONS} partitions, each once and in order");
+    Ok(())
+}
+
+#[test]
+fn a_broker_that_is_killed_again_and_again_costs_no_record_and_repeats_none() -> anyhow::Result<()> {
+    let Some(mut broker) = KafkaBroker::own() else { return Ok(()) };
+    let flow = Flow::new(&broker, "once-bounced")?;
+    let copier = Copier::new(&broker, flow.name, "a");
+    let mut random = StdRng::seed_from_u64(soak::seed());
+    let rounds = soak::times(2, 10);
+    let stop = AtomicBool::new(false);
+    let agent = copier.run();
+    let count = std::thread::scope(|scope| {
+        let feeder = scope.spawn(|| flow.feed_until(&stop));
+        for _ in 0..rounds {
+            sleep_between(&mut random, 500..3000);
+            broker.kill();
+            sleep_between(&mut random, 0..1500);
+            broker.restart()?;
+        }
+        sleep_between(&mut random, 500..1000);
+        stop.store(true, Ordering::Relaxed);
+        feeder.join().expect("the feeder does not panic")
+    })?;
+    flow.assert_each_once(count, &[&agent])?;
+    assert_eq!(agent.stop().code, Some(0));
+    println!("{rounds} bounces, {count} records in each of {PARTITIONS} partitions, each once and in order");
+    Ok(())
+}
+
+#[test]
+fn agents_that_come_and_go_copy_each_record_once() -> anyhow::Result<()> {
+    let Some(broker) = KafkaBroker::shared() else { return Ok(()) };
+    let flow = Flow::new(broker, "once-shared")?;
+    let copiers = ["a", "b"].map(|instance| Copier::new(broker, flow.name, instance));
+    let mut random = StdRng::seed_from_u64(soak::seed());
+    let rounds = soak::times(8, 100);
+    let stop = AtomicBool::new(false);
+    let mut agents = [Some(copiers[0].run()), Some(copiers[1].run())];
+    let count = std::thread::scope(|scope| -> anyhow::Result<u64> {
+        let feeder = scope.spawn(|| flow.feed_until(&stop));
+        for _ in 0..rounds {
+            sleep_between(&mut random, 200..3000);
+            let one = random.random_range(0..2);
+            // Killed, stopped in order, or started again.
+            match agents[one].take() {
+                Some(agent) if random.random_bool(0.6) => agent.kill(),
+                Some(agent) => assert_eq!(agent.stop().code, Some(0)),
+                None => agents[one] = Some(copiers[one].run()),
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        feeder.join().expect("the feeder does not panic")
+    })?;
+    for (agent, copier) in agents.iter_mut().zip(&copiers) {
+        agent.get_or_insert_with(|| copier.run());
+    }
+    let running: Vec<_> = agents.iter().flatten().collect();
+    flow.assert_each_once(count, &running)?;
+    for agent in agents.into_iter().flatten() {
+        assert_eq!(agent.stop().code, Some(0));
+    }
+    println!("{rounds} comings and goings, {count} records in each of {PARTITIONS} partitions, each once and in order");
+    Ok(())
+}
+
+#[test]
+fn killed_agents_bring_each_line_of_a_log_once() -> anyhow::Result<()> {
+    let Some(broker) = KafkaBroker::shared() else { return Ok(()) };
+    let topics = Topics::at(broker.address());
+    topics.create("once-tailed", 1)?;
+    let pipeline = tail_to_topic(broker, "once-tailed");
+    let log = pipeline.folder().join("logs/app.log");
+    let mut random = StdRng::seed_from_u64(soak::seed());
+    let rounds = soak::times(15, 100);
+    let stop = AtomicBool::new(false);
+    let count = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| crate::kills::write_until(&log, &stop));
+        for _ in 0..rounds {
+            let agent = pipeline.run();
+            sleep_between(&mut random, 50..2000);
+            agent.kill();
+        }
+        stop.store(true, Ordering::Relaxed);
+        writer.join().expect("the writer does not panic")
+    })?;
+    let agent = pipeline.run();
+    let all =
+        || Ledger::of(topics.read_all("once-tailed").expect("the broker runs").iter().map(|record| record.text()));
+    let arrived = wasmflow_tests::process::wait_until(LIMIT, || {
+        std::thread::sleep(Duration::from_millis(300));
+        all().highest("log") == count.checked_sub(1)
+    });
+    assert!(arrived, "{:?} of {count} lines; the log:\n{}", all().highest("log"), agent.stderr().text());
+    assert_eq!(agent.stop().code, Some(0));
+    all().assert_each_once_in_order("log", count);
+    println!("{rounds} kills, {count} lines, each once and in order");
+    Ok(())
+}
+
+#[test]
+fn progress_that_is_gone_is_not_taken_for_a_fresh_start() -> anyhow::Result<()> {
+    let Some(broker) = KafkaBroker::shared() else { return Ok(()) };
+    let topics = Topics::at(broker.address());
+    topics.create("once-deleted", 1)?;
+    let pipeline = tail_to_topic(broker, "once-deleted");
+    pipeline.folder().write("logs/app.log", ledger::lines("log", 0..100));
+    let agent = pipeline.run();
+    topics.wait_for_count("once-deleted", 100, LIMIT)?;
+    assert_eq!(agent.stop().code, Some(0));
+    topics.delete("_wasmflow.once-deleted")?;
+
+    let ended = pipeline.run().wait(LIMIT);
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert!(ended.stderr.contains("_wasmflow.once-deleted") && ended.stderr.contains("gone"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("progress.json"), "the steps to go on are said: {}", ended.stderr);
+    Ok(())
+}
+
+#[test]
+fn an_agent_whose_identity_another_takes_stops_and_says_so() -> anyhow::Result<()> {
+    let Some(broker) = KafkaBroker::shared() else { return Ok(()) };
+    let topics = Topics::at(broker.address());
+    topics.create("once-fenced", 1)?;
+    let (first, second) = (tail_to_topic(broker, "once-fenced"), tail_to_topic(broker, "once-fenced"));
+    first.folder().write("logs/app.log", ledger::lines("first", 0..100));
+    second.folder().write("logs/other.log", ledger::lines("second", 0..100));
+    let zombie = first.run();
+    topics.wait_for_count("once-fenced", 100, LIMIT)?;
+    let agent = second.run();
+    topics.wait_for_count("once-fenced", 200, LIMIT)?;
+    // The next transaction of the first one finds out.
+    first.folder().write("logs/app.log", ledger::lines("first", 0..200));
+    let ended = zombie.wait(LIMIT);
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert!(ended.stderr.contains("another agent") && ended.stderr.contains("`instance`"), "{}", ended.stderr);
+    assert_eq!(agent.stop().code, Some(0));
+    let records = topics.read_all("once-fenced")?;
+    let ledger = Ledger::of(records.iter().map(|record| record.text()));
+    ledger.assert_each_once_in_order("first", 100);
+    ledger.assert_each_once_in_order("second", 100);
+    Ok(())
+}
