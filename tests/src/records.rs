@@ -53,9 +53,18 @@ impl Topics {
     /// # Errors
     /// When the broker refuses it or does not answer.
     pub fn create(&self, topic: &str, partitions: i32) -> anyhow::Result<()> {
+        self.create_with(topic, partitions, &[])
+    }
+
+    /// As [`create`](Self::create), with settings of the topic's own.
+    ///
+    /// # Errors
+    /// When the broker refuses it or does not answer.
+    pub fn create_with(&self, topic: &str, partitions: i32, settings: &[(&str, &str)]) -> anyhow::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().build()?;
         let admin: AdminClient<DefaultClientContext> = self.config().create()?;
         let wanted = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+        let wanted = settings.iter().fold(wanted, |topic, (name, value)| topic.set(name, value));
         let options = AdminOptions::new().operation_timeout(Some(LIMIT));
         let answers = runtime.block_on(admin.create_topics([&wanted], &options))?;
         for answer in answers {

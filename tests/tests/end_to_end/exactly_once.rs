@@ -73,17 +73,23 @@ impl Copier {
 
 /// Tails `app.log` in its folder into the topic, with its progress in the pipeline's topic.
 fn tail_to_topic(broker: &KafkaBroker, name: &str) -> PipelineFile {
-    let connection = format!("{}\n\"transaction.timeout.ms\" = 10000", pipelines::connection(&broker.address()));
+    let connection = timed(broker, 10_000);
     let stages = pipelines::tail_to("poll_interval = \"20ms\"", &pipelines::topic_sink(&connection, name));
     let pipeline = PipelineFile::new(name, &format!("{stages}    batch_events = 100\n"));
-    promise_exactly_once(&pipeline);
+    promise_exactly_once(&pipeline, "");
     std::fs::create_dir(pipeline.folder().join("logs")).expect("the folder is fresh");
     pipeline
 }
 
-fn promise_exactly_once(pipeline: &PipelineFile) {
+/// A connection whose transactions may be open for so long.
+fn timed(broker: &KafkaBroker, timeout_ms: u32) -> String {
+    format!("{}\n    \"transaction.timeout.ms\" = {timeout_ms}", pipelines::connection(&broker.address()))
+}
+
+/// Adds the promise, and other `keys`, to the `[pipeline]` table.
+fn promise_exactly_once(pipeline: &PipelineFile, keys: &str) {
     let text = std::fs::read_to_string(pipeline.path()).expect("it has been written");
-    let text = text.replacen("state_dir", "delivery = \"exactly-once\"\nstate_dir", 1);
+    let text = text.replacen("state_dir", &format!("delivery = \"exactly-once\"\n{keys}state_dir"), 1);
     std::fs::write(pipeline.path(), text).expect("the folder is writable");
 }
 
@@ -317,5 +323,91 @@ fn an_agent_whose_identity_another_takes_stops_and_says_so() -> anyhow::Result<(
     let ledger = Ledger::of(records.iter().map(|record| record.text()));
     ledger.assert_each_once_in_order("first", 100);
     ledger.assert_each_once_in_order("second", 100);
+    Ok(())
+}
+
+#[test]
+fn a_record_refused_for_good_is_left_out_and_its_neighbours_are_not() -> anyhow::Result<()> {
+    const LARGE: usize = 60_000;
+    let Some(broker) = KafkaBroker::shared() else { return Ok(()) };
+    let topics = Topics::at(broker.address());
+    // The broker's limit is lower than the client's, so the client cannot know.
+    topics.create_with("once-narrow", 1, &[("max.message.bytes", "50000")])?;
+    topics.create("once-graveyard", 1)?;
+    let sink = pipelines::topic_sink(&timed(broker, 10_000), "once-narrow");
+    let stages = format!(
+        r#"{}
+    [channels.refused]
+    type = "memory"
+    capacity_events = 1
+
+    [sinks.graveyard]
+    plugin = "kafka"
+    channel = "refused"
+    config = {{ topic = "once-graveyard" }}
+    allow = {{ kafka = ["main"] }}
+"#,
+        pipelines::tail_to("follow = false", &sink)
+    );
+    let pipeline = PipelineFile::new("once-narrow", &stages);
+    promise_exactly_once(&pipeline, "dead_letters = \"refused\"\n");
+    std::fs::create_dir(pipeline.folder().join("logs"))?;
+    let large = |letter: &str| letter.repeat(LARGE) + "\n";
+    let log = [
+        ledger::lines("log", 0..300),
+        large("a"),
+        large("b"),
+        ledger::lines("log", 300..600),
+        large("c"),
+        ledger::lines("log", 600..601),
+    ];
+    pipeline.folder().write("logs/app.log", log.concat());
+    pipeline.run().expect_done(LIMIT);
+
+    let arrived = topics.read_all("once-narrow")?;
+    Ledger::of(arrived.iter().map(|record| record.text())).assert_each_once_in_order("log", 601);
+    let refused = topics.read_all("once-graveyard")?;
+    let letters: Vec<_> = refused.iter().map(|record| record.text()[..1].to_owned()).collect();
+    assert_eq!(letters, ["a", "b", "c"]);
+    let reason = refused[0].headers.iter().find(|(name, _)| name == "dead-letter.reason");
+    let reason = String::from_utf8_lossy(&reason.expect("a dead letter says why").1).into_owned();
+    assert!(reason.contains("too large"), "{reason}");
+    Ok(())
+}
+
+#[test]
+fn a_transaction_timeout_that_the_broker_does_not_allow_is_said_at_the_start() -> anyhow::Result<()> {
+    let Some(broker) = KafkaBroker::shared() else { return Ok(()) };
+    Topics::at(broker.address()).create("once-patient", 1)?;
+    let sink = pipelines::topic_sink(&timed(broker, 1_000_000), "once-patient");
+    let pipeline = PipelineFile::new("once-patient", &pipelines::tail_to("follow = false", &sink));
+    promise_exactly_once(&pipeline, "");
+    std::fs::create_dir(pipeline.folder().join("logs"))?;
+    let ended = pipeline.run().wait(LIMIT);
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    for words in ["transaction.timeout.ms", "transaction.max.timeout.ms", "make it smaller"] {
+        assert!(ended.stderr.contains(words), "`{words}` in {}", ended.stderr);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_topic_that_goes_away_is_said_and_each_line_arrives_once_when_it_is_back() -> anyhow::Result<()> {
+    let Some(broker) = KafkaBroker::shared() else { return Ok(()) };
+    let topics = Topics::at(broker.address());
+    topics.create("once-away", 1)?;
+    let pipeline = tail_to_topic(broker, "once-away");
+    let log = pipeline.folder().join("logs/app.log");
+    std::fs::write(&log, ledger::lines("log", 0..100))?;
+    let agent = pipeline.run();
+    topics.wait_for_count("once-away", 100, LIMIT)?;
+    topics.delete("once-away")?;
+    std::fs::write(&log, ledger::lines("log", 0..100) + &ledger::lines("more", 0..100))?;
+    agent.expect_log("everything not committed is done again", LIMIT);
+    topics.create("once-away", 1)?;
+    topics.wait_for_count("once-away", 100, LIMIT)?;
+    assert_eq!(agent.stop().code, Some(0));
+    let records = topics.read_all("once-away")?;
+    Ledger::of(records.iter().map(|record| record.text())).assert_each_once_in_order("more", 100);
     Ok(())
 }
