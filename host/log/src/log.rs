@@ -39,6 +39,13 @@ impl Log {
         self.channel.state.lock().held()
     }
 
+    /// How many events can be read from `sequence` on. Void ones, and numbers that were left out, do not count: a reader that
+    /// has taken up to `sequence` has taken all there is when this is 0.
+    pub fn readable_from(&self, sequence: u64) -> u64 {
+        let state = self.channel.state.lock();
+        state.events_between(sequence, state.readable.at.sequence)
+    }
+
     pub fn status(&self) -> Status {
         let state = self.channel.state.lock();
         Status {

@@ -186,7 +186,8 @@ impl Channel {
             }
         }
         self.upkeep(Due::Moved)?;
-        let core = self.core.lock();
+        let mut core = self.core.lock();
+        self.seal(&mut core)?;
         let cut = core.file.set_len(core.end.offset).and_then(|()| core.file.sync_all());
         cut.map_err(|error| self.poison(format!("close segment {}", core.number), error))
     }

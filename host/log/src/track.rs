@@ -9,6 +9,16 @@ use crate::put::{ChannelId, Part, PositionChange};
 
 pub type Tracks = BTreeMap<Arc<str>, SourceTrack>;
 
+/// A frame that does not count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Void {
+    pub sequence: u64,
+    pub events: u32,
+}
+
+/// By the frame's number.
+pub type Voids = BTreeMap<u64, Void>;
+
 /// Invariant: `complete` < every pending put <= `last_put`; pending puts rise.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct SourceTrack {
@@ -33,6 +43,7 @@ pub struct PendingPut {
     /// All channels of the put, this one among them.
     pub channels: Vec<ChannelId>,
     pub frame: u64,
+    pub sequence: u64,
     pub events: u32,
     pub position: PositionChange,
 }

@@ -9,7 +9,7 @@ use super::state::{LiveSegment, Spot};
 use super::{Channel, Queued};
 use crate::error::Poisoned;
 use crate::format::frame::{HEAD_BYTES, Head, Seat};
-use crate::format::header::{End, Header};
+use crate::format::header::{End, Header, Lossy};
 use crate::options::Sync;
 use crate::put::Frame;
 use crate::report::Waiting;
@@ -147,7 +147,7 @@ impl Channel {
         if used {
             // Not before there is space for all of it, so that a full disk leaves no trail of headers.
             self.check_space(size(core.header_bytes))?;
-            self.roll(core)?;
+            self.roll(core, self.options.sync.into())?;
         }
         let size = size(core.header_bytes);
         self.check_space(size)?;
@@ -173,14 +173,14 @@ impl Channel {
     /// Ends this segment and begins the next.
     ///
     /// Crash: this segment is synced before the next one's name is there, so only a last segment can have a torn tail.
-    fn roll(&self, core: &mut Core) -> Result<(), Trouble> {
+    fn roll(&self, core: &mut Core, lossy: Lossy) -> Result<(), Trouble> {
         self.sync(core)?;
         for source in &core.sources {
             if let Some(track) = core.tracks.get_mut(&source.name) {
                 track.complete_up_to(source.complete());
             }
         }
-        let header = self.next_header(core);
+        let header = self.next_header(core, lossy);
         let made = segment::create(&*self.storage, &self.path, &header);
         let (file, path, header_bytes) = made.map_err(|error| {
             _ = self.storage.remove(&crate::names::temporary(&self.path));
@@ -215,11 +215,23 @@ impl Channel {
         Ok(())
     }
 
-    fn next_header(&self, core: &Core) -> Header {
+    /// The last word of a log that is closed: all is synced, so whoever opens it need not fear that a power cut took the end.
+    /// Where there is no room for it, the next start only leaves a gap in the sequences.
+    pub fn seal(&self, core: &mut Core) -> Result<(), Poisoned> {
+        if self.options.sync == Sync::Always {
+            return Ok(());
+        }
+        match self.roll(core, Lossy::Nothing) {
+            Ok(()) | Err(Trouble::Full(_)) => Ok(()),
+            Err(Trouble::Poison(action, error)) => Err(self.poison(action, error)),
+        }
+    }
+
+    fn next_header(&self, core: &Core, lossy: Lossy) -> Header {
         let state = self.state.lock();
         Header {
             length: 0,
-            lossy: self.options.sync.into(),
+            lossy,
             id: self.id,
             number: core.number + 1,
             base_frame: core.end.frame,
@@ -297,7 +309,14 @@ impl Channel {
             }
             let track = core.tracks.entry(source.clone()).or_default();
             track.complete_up_to(head.complete_put);
-            let pending = PendingPut { put: put.number, channels, frame: head.frame, events, position };
+            let pending = PendingPut {
+                put: put.number,
+                channels,
+                frame: head.frame,
+                sequence: head.first_sequence,
+                events,
+                position,
+            };
             let after = Spot { segment: core.number, at: end };
             if self.options.cache_bytes > 0 {
                 let position = pending.position.clone();

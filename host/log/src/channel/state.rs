@@ -1,6 +1,6 @@
 //! What readers, and whoever asks, see of a channel: its segments, how far it may be read, its readers.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use crate::format::cursor::Slot;
 use crate::format::header::End;
 use crate::report::{Held, Note, Waiting};
 use crate::source::UnderWay;
+use crate::track::{Void, Voids};
 
 /// A place between two frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +52,7 @@ pub struct State {
     pub synced: End,
     /// Written, and readable once the put is complete; with the place behind each.
     pub under_way: VecDeque<(Spot, Arc<UnderWay>)>,
-    pub voids: BTreeMap<u64, u32>,
+    pub voids: Voids,
     pub readers: Vec<ReaderState>,
     pub cache: Cache,
     /// Given to the writer and not yet written.
@@ -127,21 +128,21 @@ impl State {
         Held { events: held.events + self.queued.events, bytes: held.bytes + self.queued.bytes }
     }
 
-    /// Events a reader has before it: by the sequence, less what is void and the gaps between segments.
     fn events_behind(&self, reader: &ReaderState) -> u64 {
-        let from = reader.settled.max(reader.settled_spot.at.sequence);
-        let all = self.written.at.sequence.saturating_sub(from);
-        let void: u64 = self.voids.range(reader.settled_spot.at.frame..).map(|(_, events)| u64::from(*events)).sum();
-        let gaps: u64 = self
-            .segments
-            .iter()
-            .zip(self.segments.iter().skip(1))
-            .map(|(before, next)| {
-                let end = before.end.map_or(next.base_sequence, |end| end.sequence);
-                next.base_sequence.saturating_sub(end.max(from))
-            })
-            .sum();
-        all.saturating_sub(void + gaps)
+        self.events_between(reader.settled, self.written.at.sequence)
+    }
+
+    /// Events with sequences in a range: less what is void, and the gaps between segments.
+    pub fn events_between(&self, from: u64, to: u64) -> u64 {
+        let from = from.max(self.segments.front().map_or(0, |oldest| oldest.base_sequence));
+        let overlap = |begin: u64, end: u64| end.min(to).saturating_sub(begin.max(from));
+        let void = |void: &Void| overlap(void.sequence, void.sequence + u64::from(void.events));
+        let voids: u64 = self.voids.values().map(void).sum();
+        let pairs = self.segments.iter().zip(self.segments.iter().skip(1));
+        let gap = |(before, next): (&LiveSegment, &LiveSegment)| {
+            overlap(before.end.map_or(next.base_sequence, |end| end.sequence), next.base_sequence)
+        };
+        overlap(from, to).saturating_sub(voids + pairs.map(gap).sum::<u64>())
     }
 
     /// Asserts what must hold whatever happens.

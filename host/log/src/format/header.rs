@@ -15,7 +15,7 @@
 //!  80  u64    sequence, base sequence if none were lost or left out
 //!  88  u64  time of creation   milliseconds since 1970
 //!  96  readers    u32 count, each u32 length, UTF-8
-//!      voids      u32 count, each u64 frame, u32 events: frames of earlier segments that do not count
+//!      voids      u32 count, each u64 frame, u64 first sequence, u32 events: frames of earlier segments that do not count
 //!      sources    u32 count, each
 //!                   u32 length, UTF-8
 //!                   u64 last put     the greatest number ever used
@@ -23,11 +23,11 @@
 //!                   channels of that put, u32 count, 16 bytes each
 //!                   u64, u64: puts above the first and up to the second number were taken back by a recovery
 //!                   position as of that put, as in a frame
-//!                   puts written here since, u32 count, each u64 put, channels, u64 frame, u32 events, position
+//!                   puts written here since, u32 count, each u64 put, channels, u64 frame, u64 first
+//!                   sequence, u32 events, position
 //!      zeros      to a multiple of 8
 //! ```
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -36,7 +36,7 @@ use super::fields::{FieldsReader, FieldsWriter};
 use super::{FORMAT, crc};
 use crate::options::Sync;
 use crate::put::ChannelId;
-use crate::track::{PendingPut, SourceTrack, Tracks};
+use crate::track::{PendingPut, SourceTrack, Tracks, Void, Voids};
 
 const MAGIC: &[u8; 8] = b"WFLOGSEG";
 pub const FIXED_BYTES: u64 = 96;
@@ -65,8 +65,8 @@ pub struct Header {
     pub previous: End,
     pub created_ms: u64,
     pub readers: Vec<Arc<str>>,
-    /// Frames that do not count, with their events.
-    pub voids: BTreeMap<u64, u32>,
+    /// Frames that do not count.
+    pub voids: Voids,
     pub tracks: Tracks,
 }
 
@@ -118,9 +118,10 @@ impl Header {
         fields.count(self.readers.len());
         self.readers.iter().for_each(|reader| fields.bytes(reader.as_bytes()));
         fields.count(self.voids.len());
-        for (frame, events) in &self.voids {
+        for (frame, void) in &self.voids {
             fields.u64(*frame);
-            fields.u32(*events);
+            fields.u64(void.sequence);
+            fields.u32(void.events);
         }
         fields.count(self.tracks.len());
         self.tracks.iter().for_each(|(name, track)| write_track(&mut fields, name, track));
@@ -178,8 +179,9 @@ impl Header {
         let created_ms = fields.u64()?;
         let readers = fields.count(4)?;
         let readers = (0..readers).map(|_| text(&mut fields)).collect::<Option<_>>()?;
-        let voids = fields.count(12)?;
-        let voids = (0..voids).map(|_| Some((fields.u64()?, fields.u32()?))).collect::<Option<_>>()?;
+        let voids = fields.count(20)?;
+        let void = |_| Some((fields.u64()?, Void { sequence: fields.u64()?, events: fields.u32()? }));
+        let voids = (0..voids).map(void).collect::<Option<_>>()?;
         let sources = fields.count(30)?;
         let tracks = (0..sources).map(|_| read_track(&mut fields)).collect::<Option<_>>()?;
         Some(Self {
@@ -219,6 +221,7 @@ fn write_track(fields: &mut FieldsWriter, name: &str, track: &SourceTrack) {
         fields.u64(put.put);
         fields.ids(&put.channels);
         fields.u64(put.frame);
+        fields.u64(put.sequence);
         fields.u32(put.events);
         fields.parts(&put.position);
     }
@@ -234,8 +237,9 @@ fn read_track(fields: &mut FieldsReader) -> Option<(Arc<str>, SourceTrack)> {
     let pending = fields.count(24)?;
     for _ in 0..pending {
         let (put, channels) = (fields.u64()?, fields.ids()?);
-        let (frame, events, position) = (fields.u64()?, fields.u32()?, fields.parts()?);
-        track.pending.push_back(PendingPut { put, channels, frame, events, position });
+        let (frame, sequence) = (fields.u64()?, fields.u64()?);
+        let (events, position) = (fields.u32()?, fields.parts()?);
+        track.pending.push_back(PendingPut { put, channels, frame, sequence, events, position });
     }
     Some((name, track))
 }

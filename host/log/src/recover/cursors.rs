@@ -88,7 +88,7 @@ fn read_slot(file: &dyn File, offset: u64, reader: &str) -> io::Result<Result<Sl
 /// # Errors
 /// When a cursor stands behind the end: what it settled is not there.
 pub fn check(scan: &mut ChannelScan, look: Look) -> Result<(), OpenError> {
-    let (oldest, next) = (scan.oldest_sequence(), scan.next_sequence);
+    let (oldest, floor, next) = (scan.oldest_sequence(), scan.floor(), scan.next_sequence);
     let name = scan.name.clone();
     for cursor in &mut scan.cursors {
         let reader = || (name.clone(), cursor.reader.clone());
@@ -99,9 +99,9 @@ pub fn check(scan: &mut ChannelScan, look: Look) -> Result<(), OpenError> {
                 oldest
             }
             Some(slot) if slot.removed => slot.sequence,
-            Some(slot) if slot.sequence < oldest => {
+            Some(slot) if slot.sequence < floor => {
                 let (channel, reader) = reader();
-                let lost_events = oldest - slot.sequence;
+                let lost_events = floor - slot.sequence;
                 scan.notes.push(Note::CursorTooOld { channel, reader, lost_events });
                 oldest
             }

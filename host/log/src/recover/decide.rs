@@ -8,7 +8,7 @@ use crate::error::Damage;
 use crate::format::header::Lossy;
 use crate::put::ChannelId;
 use crate::report::{Note, RecoveredSource};
-use crate::track::SourceTrack;
+use crate::track::{SourceTrack, Void};
 
 /// What becomes of a put that is not known to be complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,7 +107,7 @@ fn settle(scan: &mut ChannelScan, name: &Arc<str>, verdicts: &BTreeMap<u64, Verd
     track.pending.retain(|pending| {
         let void = verdicts.get(&pending.put) == Some(&Verdict::Void);
         if void {
-            voids.insert(pending.frame, pending.events);
+            voids.insert(pending.frame, Void { sequence: pending.sequence, events: pending.events });
             puts.push(pending.put);
             events += u64::from(pending.events);
         }

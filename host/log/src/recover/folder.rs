@@ -150,6 +150,7 @@ fn info(header: &Header, path: PathBuf, file_bytes: u64, end: End) -> SegmentInf
         header_bytes: header.length,
         base_frame: header.base_frame,
         base_sequence: header.base_sequence,
+        previous_sequence: if header.number == 1 { header.base_sequence } else { header.previous.sequence },
         created_ms: header.created_ms,
         file_bytes,
         end,

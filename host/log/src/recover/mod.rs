@@ -19,7 +19,6 @@ pub mod decide;
 pub mod folder;
 pub mod tail;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,7 +28,7 @@ use crate::format::header::{End, Lossy};
 use crate::options::{ChannelOptions, OnCorruption};
 use crate::put::ChannelId;
 use crate::report::Note;
-use crate::track::Tracks;
+use crate::track::{Tracks, Voids};
 use cursors::FoundCursor;
 
 /// A gap for sequences that may have been given to events that are lost: no number is ever given twice.
@@ -54,6 +53,8 @@ pub struct SegmentInfo {
     pub header_bytes: u64,
     pub base_frame: u64,
     pub base_sequence: u64,
+    /// Where the segment before ended: sequences between that and the base were never used, or are lost.
+    pub previous_sequence: u64,
     pub created_ms: u64,
     pub file_bytes: u64,
     /// As stated by the next segment, or as found.
@@ -76,7 +77,7 @@ pub struct ChannelScan {
     pub next_frame: u64,
     pub next_sequence: u64,
     pub tracks: Tracks,
-    pub voids: BTreeMap<u64, u32>,
+    pub voids: Voids,
     pub cursors: Vec<FoundCursor>,
     pub notes: Vec<Note>,
     /// Acknowledged events that cannot be read.
@@ -100,7 +101,7 @@ impl ChannelScan {
             next_frame: 0,
             next_sequence: 0,
             tracks: Tracks::new(),
-            voids: BTreeMap::new(),
+            voids: Voids::new(),
             cursors: Vec::new(),
             notes: Vec::new(),
             damage: Vec::new(),
@@ -112,6 +113,11 @@ impl ChannelScan {
 
     pub fn oldest_sequence(&self) -> u64 {
         self.segments.first().map_or(self.next_sequence, |segment| segment.base_sequence)
+    }
+
+    /// A cursor below this has not passed what is gone.
+    fn floor(&self) -> u64 {
+        self.segments.first().map_or(self.next_sequence, |segment| segment.previous_sequence.min(segment.base_sequence))
     }
 
     pub fn end(&self) -> End {

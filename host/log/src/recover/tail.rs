@@ -150,6 +150,7 @@ impl Walk {
             put: head.put,
             channels,
             frame: head.frame,
+            sequence: head.first_sequence,
             events: head.events,
             position: meta.position,
         });
@@ -173,9 +174,8 @@ impl Walk {
     }
 
     fn finish(self, lossy: Lossy) -> Tail {
-        // A segment that was closed ends with its last frame; one that was not has room behind it.
-        let closed = self.bound == self.end.offset;
-        let jump = if lossy == Lossy::Nothing || closed { 0 } else { SEQUENCE_JUMP };
+        // Readers may have seen events that a power cut took. A log that was closed ends with a segment that can lose nothing.
+        let jump = if lossy == Lossy::Nothing { 0 } else { SEQUENCE_JUMP };
         Tail { end: self.end, next_frame: self.end.frame, next_sequence: self.end.sequence + jump, tracks: self.tracks }
     }
 }

@@ -125,7 +125,10 @@ fn a_put_that_is_void_takes_later_ones_of_its_source_with_it() {
     let source = recovered.source("s").unwrap();
     assert_eq!((source.last_put, source.last_used, source.position.len()), (0, 2, 0));
     assert!(recovered.notes.iter().any(|note| matches!(note, Note::Voided { puts, .. } if puts[..] == [1, 2])));
-    assert_eq!(texts(&mut logs.log("a").unwrap().reader("r").unwrap()), [""; 0]);
+    let log = logs.log("a").unwrap();
+    assert_eq!(texts(&mut log.reader("r").unwrap()), [""; 0]);
+    // Two sequences were used, and there is nothing to read under them.
+    assert_eq!((log.status().readable_sequence, log.readable_from(0), log.held().events), (2, 0, 0));
 }
 
 #[test]
