@@ -41,7 +41,7 @@ fn profile_folder() -> PathBuf {
 }
 
 /// Cargo's target folder.
-pub(crate) fn target_folder() -> PathBuf {
+pub fn target_folder() -> PathBuf {
     profile_folder().parent().expect("a profile's folder lies in the target folder").to_owned()
 }
 

@@ -9,6 +9,7 @@ mod guests;
 mod kills;
 mod million;
 mod mysql;
+mod readme;
 mod roads;
 mod servers;
 mod tail_faults;

@@ -59,13 +59,14 @@ fn assert_idle_and_bounded(agent: &Agent, client: &mut NetcatClient) {
     assert_eq!(client.answer_within(Duration::from_millis(1)), None, "an answer before the event was settled");
 }
 
-/// Asserts that the line sent before the block is answered soon after it, and one sent then too.
-fn assert_goes_on(client: &mut NetcatClient) {
+/// Asserts that the line sent before the block is answered soon after it, and one sent then too. `promise` is what `make soak`
+/// holds a quiet machine to.
+fn assert_goes_on(client: &mut NetcatClient, promise: Duration) {
     let unblocked = Instant::now();
     assert_eq!(client.answer_within(Duration::from_secs(20)).as_deref(), Some("OK"));
     let took = unblocked.elapsed();
     println!("the flow went on after {took:?}");
-    let bound = soak::span(Duration::from_secs(10), Duration::from_millis(10));
+    let bound = soak::span(Duration::from_secs(10), promise);
     assert!(took < bound, "the flow went on only after {took:?}");
     assert_eq!(client.ask("after"), "OK");
 }
@@ -94,7 +95,7 @@ fn with_a_console_that_nobody_reads_the_agent_waits_and_goes_on_at_once() {
     std::thread::sleep(Duration::from_millis(500));
     assert_idle_and_bounded(&agent, &mut client);
     agent.read_console();
-    assert_goes_on(&mut client);
+    assert_goes_on(&mut client, Duration::from_millis(10));
     // Waiting for the reader of the console is not the plugin's slowness.
     assert!(!agent.stderr().text().contains("took longer"), "{}", agent.stderr().text());
     agent.kill();
@@ -139,7 +140,8 @@ fn with_a_broker_that_hangs_the_agent_waits_and_goes_on_at_once() -> anyhow::Res
     std::thread::sleep(Duration::from_secs(2));
     assert_idle_and_bounded(&agent, &mut client);
     broker.thaw();
-    assert_goes_on(&mut client);
+    // The broker's own waking and the 8 MiB that wait before the line are counted, so it is more than the agent's 10 ms.
+    assert_goes_on(&mut client, Duration::from_millis(100));
     agent.kill();
     Ok(())
 }
