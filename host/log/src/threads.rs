@@ -1,5 +1,6 @@
 //! The threads: one that writes for each channel, and one that does the upkeep for all.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -29,7 +30,12 @@ impl Writer {
         let of = channel.clone();
         let thread = std::thread::Builder::new()
             .name(format!("log {}", channel.options.name))
-            .spawn(move || write(&of))
+            .spawn(move || {
+                if catch_unwind(AssertUnwindSafe(|| write(&of))).is_err() {
+                    // The panic was reported where it happened. Whoever waits must be told.
+                    of.give_up();
+                }
+            })
             .expect("the system gives a thread to a process that has just started");
         Self { channel, thread }
     }
@@ -42,7 +48,7 @@ impl Writer {
     /// Returns once all that was put is written, or failed.
     pub fn stop(self) {
         self.ask_to_stop();
-        self.thread.join().expect("the writer of a log does not panic but for a broken invariant");
+        self.thread.join().expect("a panic of the writer was caught");
     }
 }
 
@@ -147,7 +153,7 @@ impl Keeper {
         self.signal.asked.lock().stop = true;
         self.signal.wake.notify_one();
         if let Some(thread) = self.thread.take() {
-            thread.join().expect("upkeep does not panic but for a broken invariant");
+            thread.join().expect("a panic of upkeep was caught");
         }
     }
 }
@@ -167,7 +173,9 @@ fn keep(signal: &Signal, channels: &RwLock<Channels>) {
         let open: Vec<Arc<Channel>> = channels.read().values().cloned().collect();
         for channel in open {
             // A failure has poisoned the channel, and its writer tells.
-            _ = channel.upkeep(Due::Lagging);
+            if catch_unwind(AssertUnwindSafe(|| channel.upkeep(Due::Lagging))).is_err() {
+                channel.give_up();
+            }
         }
     }
 }

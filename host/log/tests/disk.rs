@@ -225,3 +225,19 @@ fn the_lossy_modes_tell_before_they_sync_and_keep_all_when_they_are_closed() {
         assert_eq!(logs.log("events").unwrap().held().events, 50);
     }
 }
+
+#[test]
+fn a_folder_that_is_removed_while_it_is_used_stops_the_channel() {
+    let folder = tempfile::tempdir().unwrap();
+    let (logs, _) = open(folder.path(), vec![options("events")]);
+    put_now(&logs, put("a", 1, &["events"], &["x"])).unwrap();
+    std::fs::remove_dir_all(folder.path().join("events")).unwrap();
+    let log = logs.log("events").unwrap();
+    // Noticed by the next upkeep, without anything being written.
+    while log.status().poisoned.is_none() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let refused = logs.put(put("a", 2, &["events"], &["y"]), Box::new(|_| {})).unwrap_err();
+    assert!(refused.to_string().contains("which somebody removed"), "{refused}");
+    assert!(logs.close().is_err());
+}

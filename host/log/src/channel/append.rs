@@ -383,6 +383,12 @@ impl Channel {
         sources.iter().for_each(|source| source.advance());
     }
 
+    /// After a broken invariant: nothing is written any more, and everybody who waits is told.
+    pub fn give_up(&self) {
+        let poisoned = self.poison("go on: an invariant is broken", io::Error::other("see the panic"));
+        self.fail_all(&poisoned);
+    }
+
     fn fail_all(&self, poisoned: &Poisoned) {
         self.fail_core(&mut self.core.lock(), poisoned);
     }

@@ -29,6 +29,7 @@ impl Channel {
         if let Some(poisoned) = self.poisoned() {
             return Err(poisoned);
         }
+        self.check_that_it_is_there()?;
         let slots = {
             let state = self.state.lock();
             state.check(self.options.sync == Sync::Always);
@@ -42,6 +43,21 @@ impl Channel {
             }
         }
         self.remove_passed()
+    }
+
+    /// A file that was removed can still be written, and nobody would ever find what is.
+    fn check_that_it_is_there(&self) -> Result<(), Poisoned> {
+        let (number, path) = {
+            let state = self.state.lock();
+            let active = state.segments.back().expect("one is being written");
+            (active.number, active.path.clone())
+        };
+        match self.storage.open_read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(self.poison(format!("find segment {number}, which somebody removed"), error))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn due(&self, state: &State, due: Due) -> Vec<(usize, Arc<str>, Slot)> {

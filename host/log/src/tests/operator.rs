@@ -47,8 +47,8 @@ fn looking_changes_nothing_and_says_what_is_there() {
     assert_eq!(verified.frames as usize, exported.len());
     let events: u64 = exported.iter().map(|frame| u64::from(frame.events)).sum();
     assert_eq!((verified.events, channel.next_sequence - channel.oldest_sequence), (events, events));
-    let times = exported.iter().map(|frame| frame.time_ms);
-    assert_eq!((channel.oldest_time_ms, channel.newest_time_ms), (times.clone().next(), times.last()));
+    let (first, last) = (exported.first().unwrap(), exported.last().unwrap());
+    assert_eq!((channel.oldest_time_ms, channel.newest_time_ms), (Some(first.time_ms), Some(last.time_ms)));
     let (logs, recovered) = check(&world.disk, &world.options, &model).unwrap();
     assert_eq!(recovered.sources, inspected.sources);
     logs.forget();
@@ -101,7 +101,7 @@ fn a_reader_is_moved_to_a_sequence_a_time_the_oldest_or_the_tail_and_its_epoch_r
         let mut reader = logs.log("a").unwrap().reader("r").unwrap();
         assert_eq!((reader.next_sequence(), reader.cursor().epoch()), (expected, sought.epoch));
         let first = reader.read(ALL).unwrap().into_iter().find(|frame| frame.events > 0);
-        assert_eq!(first.is_none_or(|frame| frame.next_sequence() > expected), true);
+        assert!(first.is_none_or(|frame| frame.next_sequence() > expected));
         drop(reader);
         logs.forget();
     }
@@ -134,6 +134,37 @@ fn a_removed_reader_holds_nothing_and_starts_anew_where_its_options_say() {
     let log = logs.log("a").unwrap();
     let reader = log.readers().into_iter().find(|reader| &*reader.name == "s").unwrap();
     assert_eq!((reader.cursor, reader.epoch), (log.status().next_sequence, 1));
+}
+
+#[test]
+fn passed_segments_are_retained_by_size_and_by_age() {
+    let retained = |retain: crate::Retain, later_ms: u64| {
+        let mut world = World::new(43);
+        world.options.iter_mut().for_each(|options| (options.segment_bytes, options.retain) = (1500, retain));
+        world.open().unwrap();
+        for _ in 0..40 {
+            world.put();
+            world.write_all();
+        }
+        let readable = |world: &World| world.logs().unwrap().log("a").unwrap().readable_from(0);
+        assert!(readable(&world) > 20);
+        while world.logs().unwrap().log("a").unwrap().held().events > 0 {
+            world.take().unwrap();
+        }
+        world.disk.set_clock(1_000_000 + later_ms);
+        assert!(world.logs().unwrap().step_keeper());
+        let log = world.logs().unwrap().log("a").unwrap();
+        (log.status().segments, log.status().file_bytes)
+    };
+    use std::time::Duration;
+    let (all, _) = retained(crate::Retain { age: Some(Duration::from_secs(60)), bytes: None }, 1000);
+    assert!(all > 4);
+    assert_eq!(retained(crate::Retain { age: Some(Duration::from_secs(60)), bytes: None }, 61_000).0, 1);
+    assert_eq!(retained(crate::Retain::default(), 0).0, 1);
+    let (some, bytes) = retained(crate::Retain { age: None, bytes: Some(4000) }, 0);
+    assert!((2..all).contains(&some) && bytes <= 4000 + 2 * 1500, "{some} segments, {bytes} bytes");
+    // With both, each is a limit.
+    assert_eq!(retained(crate::Retain { age: Some(Duration::from_secs(60)), bytes: Some(4000) }, 61_000).0, 1);
 }
 
 #[test]
