@@ -34,6 +34,19 @@ impl NetcatClient {
         Self { stream, answers }
     }
 
+    /// Goes away with a reset, as a client that crashes.
+    pub fn reset(self) {
+        use std::os::fd::AsRawFd as _;
+        let at_once = libc::linger { l_onoff: 1, l_linger: 0 };
+        let size = size_of_val(&at_once) as libc::socklen_t;
+        // SAFETY: the socket is open, and the option is read during the call only.
+        let set = unsafe {
+            let option = std::ptr::from_ref(&at_once).cast();
+            libc::setsockopt(self.stream.as_raw_fd(), libc::SOL_SOCKET, libc::SO_LINGER, option, size)
+        };
+        assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
+    }
+
     /// Sends a line with its newline and does not wait.
     ///
     /// # Panics

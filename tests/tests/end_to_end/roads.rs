@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use wasmflow_tests::agent::PipelineFile;
 use wasmflow_tests::component::component;
+use wasmflow_tests::netcat::NetcatClient;
+use wasmflow_tests::pipelines;
+use wasmflow_tests::port::free_port;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -206,4 +209,29 @@ fn a_second_signal_stops_at_once_and_what_was_not_settled_comes_again() {
     assert_eq!(lines.last().map(String::as_str), Some("29"));
     let first: u32 = lines[0].parse().expect("a number");
     assert!(first <= 20, "nothing is skipped: {lines:?}");
+}
+
+#[test]
+fn clients_that_reset_their_connection_do_not_disturb_the_others() {
+    let port = free_port();
+    let pipeline = PipelineFile::new("resets", &pipelines::netcat_to(port, pipelines::CONSOLE));
+    let agent = pipeline.run();
+    let mut steady = NetcatClient::connect(port);
+    assert_eq!(steady.ask("before"), "OK");
+    // Some are reset before they are accepted, some in the middle of a line, some with an answer on its way.
+    for number in 0..60 {
+        let mut client = NetcatClient::connect(port);
+        match number % 3 {
+            1 => client.send("whole\nhalf"),
+            2 => assert_eq!(client.ask("answered"), "OK"),
+            _ => {}
+        }
+        client.reset();
+    }
+    assert_eq!(steady.ask("after"), "OK");
+    assert_eq!(NetcatClient::connect(port).ask("new"), "OK");
+    let ended = agent.stop();
+    assert_eq!(ended.code, Some(0));
+    assert!(ended.stderr.contains("restarts=0") && !ended.stderr.contains("restarts=1"), "{}", ended.stderr);
+    assert!(ended.stdout.iter().filter(|line| *line == "answered").count() == 20, "{:?}", ended.stdout);
 }
