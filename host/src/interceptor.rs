@@ -245,11 +245,7 @@ impl Link {
             }
             Err(error) => {
                 let lost = if error.is_trap() { self.lose_instance() } else { Vec::new() };
-                // An empty piece: a refusal of nothing, and otherwise only the waiting and the counting.
-                let piece = Piece::new(Batch::empty(), tag, &self.stage);
-                if let Decision::Again(_, after) = piece.failed(&self.stage, error, &mut self.guard)? {
-                    wait(after).await;
-                }
+                wait(self.guard.failed_without_events(&self.stage, error)?).await;
                 self.work_off(lost, output).await?;
                 match drain {
                     true => Box::pin(self.flush_into(tag, drain, output)).await,

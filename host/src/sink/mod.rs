@@ -488,9 +488,8 @@ impl SinkRunner {
                 Err(error) => {
                     self.parts.stage.counters.errors.add(1);
                     let (trapped, reason) = (error.is_trap(), error.to_string());
-                    let piece = Piece::new(crate::event::Batch::empty(), self.tag, &self.parts.stage);
-                    // Only the waiting and the counting of it: there are no events to refuse.
-                    _ = piece.failed(&self.parts.stage, error, &mut self.guard)?;
+                    // The waiting is done below, with the attempts counted.
+                    self.guard.failed_without_events(&self.parts.stage, error)?;
                     if trapped {
                         self.instance = None;
                         if self.pending.is_holding() {

@@ -121,6 +121,27 @@ pub struct TrapGuard {
 }
 
 impl TrapGuard {
+    /// Judges a failed call that had no events to give, as a flush: how long to wait before the next one. A refusal refuses nothing.
+    ///
+    /// # Errors
+    /// When the stage has to stop.
+    pub fn failed_without_events(&mut self, stage: &Stage, error: CallError) -> Result<Duration, StageStop> {
+        let first_wait = || Backoff::new(&stage.retry).delay();
+        match error {
+            CallError::Failure(Failure::Retry { reason, after }) => {
+                warn!(stage = %stage.name, reason, "trying again");
+                Ok(first_wait().max(after.unwrap_or_default()))
+            }
+            CallError::Failure(Failure::Reject(_)) => Ok(Duration::ZERO),
+            CallError::Failure(Failure::Fatal(reason)) => Err(stage.stop(reason)),
+            CallError::Trap { kind, text } => {
+                stage.counters.trapped(kind);
+                warn!(stage = %stage.name, %kind, text, "plugin trapped; it goes on with a fresh instance");
+                if kind == TrapKind::CallTimeout { Ok(first_wait()) } else { self.trapped(stage, &text) }
+            }
+        }
+    }
+
     pub fn went_well(&mut self) {
         self.in_a_row = 0;
     }
