@@ -223,6 +223,16 @@ impl PipelineFile {
         self.folder.write("pipeline.toml", text);
     }
 
+    /// Adds lines to the `[pipeline]` table, as `delivery = …`.
+    ///
+    /// # Panics
+    /// When the file cannot be written.
+    pub fn promise(&self, lines: &str) {
+        let text = std::fs::read_to_string(&self.path).expect("it has been written");
+        let text = text.replacen("state_dir", &format!("{lines}state_dir"), 1);
+        std::fs::write(&self.path, text).expect("the folder is writable");
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }

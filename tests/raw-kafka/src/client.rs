@@ -67,7 +67,13 @@ unsafe impl Send for Producer {}
 
 impl Producer {
     pub fn start(brokers: &str, topic: &str) -> Result<Self> {
-        let rk = start(sys::rd_kafka_type_t::RD_KAFKA_PRODUCER, brokers, PRODUCER)?;
+        Self::start_with(brokers, topic, &[])
+    }
+
+    /// With further options, which win.
+    pub fn start_with(brokers: &str, topic: &str, options: &[(&str, &str)]) -> Result<Self> {
+        let options: Vec<_> = PRODUCER.iter().chain(options).copied().collect();
+        let rk = start(sys::rd_kafka_type_t::RD_KAFKA_PRODUCER, brokers, &options)?;
         // SAFETY: client and name live for the call.
         let topic = unsafe { sys::rd_kafka_topic_new(rk, CString::new(topic)?.as_ptr(), std::ptr::null_mut()) };
         if topic.is_null() {

@@ -21,8 +21,8 @@ const IN_FLIGHT: u64 = 200_000;
 const COMMIT_INTERVAL: Duration = Duration::from_millis(250);
 
 /// One partition's queue.
-struct Partition {
-    number: i32,
+pub struct Partition {
+    pub number: i32,
     queue: *mut sys::rd_kafka_queue_t,
 }
 
@@ -57,7 +57,7 @@ pub fn run(brokers: &str, topic: &str, out: &str, count: u64) -> Result<String> 
     let reporter = shared.clone();
     std::thread::spawn(move || take_reports(producer, &reporter));
 
-    let mut copy = Copy { producer, shared, read: 0, buffer: Vec::new() };
+    let mut copy = Copy { producer, shared, read: 0, batch: Batch::default() };
     let mut measurement = None;
     let mut last_commit = Instant::now();
     while copy.read < count {
@@ -89,40 +89,32 @@ struct Copy {
     producer: Producer,
     shared: Arc<Shared>,
     read: u64,
-    buffer: Vec<u8>,
+    batch: Batch,
+}
+
+/// Records of one partition, read and changed.
+#[derive(Default)]
+pub struct Batch {
+    values: Vec<u8>,
+    /// Where each value ends.
+    ends: Vec<usize>,
+    /// The offset behind the last record.
+    pub next: i64,
 }
 
 impl Copy {
     /// Reads, changes and sends what is there, a batch at most; answers how many records that was.
     fn batch(&mut self, partition: &mut Partition) -> Result<usize> {
-        let mut messages = [std::ptr::null_mut::<sys::rd_kafka_message_t>(); BATCH];
-        // SAFETY: the queue lives, the buffer has that length.
-        let read = unsafe { sys::rd_kafka_consume_batch_queue(partition.queue, 0, messages.as_mut_ptr(), BATCH) };
-        if read <= 0 {
-            return Ok(0);
+        let records = self.batch.read(partition)?;
+        if records > 0 {
+            self.send(partition.number)?;
+            self.read += records as u64;
         }
-        let messages = &messages[..read as usize];
-        self.buffer.clear();
-        let mut ends = Vec::with_capacity(messages.len());
-        let mut next = 0;
-        for &message in messages {
-            // SAFETY: the message is ours until it is destroyed, and its value lives as long.
-            unsafe {
-                check((*message).err)?;
-                next = (*message).offset + 1;
-                let value = std::slice::from_raw_parts((*message).payload.cast::<u8>(), (*message).len);
-                [PREFIX, value, SUFFIX].iter().for_each(|part| self.buffer.extend_from_slice(part));
-                ends.push(self.buffer.len());
-                sys::rd_kafka_message_destroy(message);
-            }
-        }
-        self.send(partition.number, next, &ends)?;
-        self.read += messages.len() as u64;
-        Ok(messages.len())
+        Ok(records)
     }
 
-    fn send(&mut self, partition: i32, next: i64, ends: &[usize]) -> Result<()> {
-        let delivery = Delivery { partition, next, waiting: ends.len() };
+    fn send(&mut self, partition: i32) -> Result<()> {
+        let delivery = Delivery { partition, next: self.batch.next, waiting: self.batch.ends.len() };
         let number = {
             let mut in_flight = self.shared.in_flight.lock().expect("no thread panics");
             while self.read - in_flight.acknowledged >= IN_FLIGHT {
@@ -131,10 +123,7 @@ impl Copy {
             in_flight.deliveries.push_back(delivery);
             in_flight.first + in_flight.deliveries.len() - 1
         };
-        let starts = std::iter::once(0).chain(ends.iter().copied());
-        let values = starts.zip(ends).map(|(start, &end)| &self.buffer[start..end]);
-        let mut records: Vec<_> = values.map(|value| record(partition, value, number)).collect();
-        self.producer.send(&mut records)
+        self.producer.send(&mut self.batch.records(partition, number))
     }
 
     fn wait_until_empty(&self) {
@@ -176,8 +165,39 @@ impl Copy {
     }
 }
 
+impl Batch {
+    /// Reads and changes what is there, [`BATCH`] records at most; answers how many that was.
+    pub fn read(&mut self, partition: &Partition) -> Result<usize> {
+        let mut messages = [std::ptr::null_mut::<sys::rd_kafka_message_t>(); BATCH];
+        // SAFETY: the queue lives, the buffer has that length.
+        let read = unsafe { sys::rd_kafka_consume_batch_queue(partition.queue, 0, messages.as_mut_ptr(), BATCH) };
+        let messages = &messages[..usize::try_from(read).unwrap_or(0)];
+        self.values.clear();
+        self.ends.clear();
+        for &message in messages {
+            // SAFETY: the message is ours until it is destroyed, and its value lives as long.
+            unsafe {
+                check((*message).err)?;
+                self.next = (*message).offset + 1;
+                let value = std::slice::from_raw_parts((*message).payload.cast::<u8>(), (*message).len);
+                [PREFIX, value, SUFFIX].iter().for_each(|part| self.values.extend_from_slice(part));
+                self.ends.push(self.values.len());
+                sys::rd_kafka_message_destroy(message);
+            }
+        }
+        Ok(messages.len())
+    }
+
+    /// The records to send to the partition of the same number. They point into this batch.
+    pub fn records(&self, partition: i32, tag: usize) -> Vec<sys::rd_kafka_message_t> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        let values = starts.zip(&self.ends).map(|(start, &end)| &self.values[start..end]);
+        values.map(|value| record(partition, value, tag)).collect()
+    }
+}
+
 /// Takes all partitions from their beginning, each with a queue of its own.
-fn assign(consumer: *mut sys::rd_kafka_t, topic: &str, ready: &Sender<()>) -> Result<Vec<Partition>> {
+pub fn assign(consumer: *mut sys::rd_kafka_t, topic: &str, ready: &Sender<()>) -> Result<Vec<Partition>> {
     let count = client::partitions(consumer, topic)?;
     let name = CString::new(topic)?;
     // SAFETY: client and name live for the calls, the list is ours, the sender lives as long as the process.
@@ -211,12 +231,12 @@ unsafe extern "C" fn wake(_: *mut sys::rd_kafka_t, ready: *mut c_void) {
 }
 
 /// Waits for records, and no longer than it takes to look after commits.
-fn wait(woken: &Receiver<()>) {
+pub fn wait(woken: &Receiver<()>) {
     let _ = woken.recv_timeout(Duration::from_millis(100));
     while woken.try_recv().is_ok() {}
 }
 
-fn serve(consumer: *mut sys::rd_kafka_t) {
+pub fn serve(consumer: *mut sys::rd_kafka_t) {
     // SAFETY: client, queue and event are ours.
     unsafe {
         let queue = sys::rd_kafka_queue_get_consumer(consumer);

@@ -3,9 +3,11 @@
 //! ```text
 //! raw-kafka fill BROKERS TOPIC COUNT SIZE          makes COUNT records of SIZE bytes, spread over the partitions
 //! raw-kafka copy BROKERS TOPIC OUT-TOPIC COUNT     puts a prefix and a suffix around each value, until COUNT have come
+//! raw-kafka transact BROKERS TOPIC OUT-TOPIC COUNT SIZE    the same, exactly once, SIZE records to a transaction
 //! ```
 //!
 //! Each prints one line of JSON: records, seconds, records a second, and CPU seconds (user and system) of this process.
+//! `transact` commits the consumer's offsets in the transactions, and sends nothing while one commits, as librdkafka wants it.
 //! `copy` does what wasmflow's `prefix-suffix` pipeline does and no more: at least once, `acks=all`, idempotent, the same
 //! client settings, offsets committed once the copies are acknowledged. Topics are there before.
 
@@ -13,6 +15,7 @@ mod client;
 mod copy;
 mod fill;
 mod measure;
+mod transact;
 
 use anyhow::{Context, Result, bail};
 
@@ -22,7 +25,13 @@ fn main() -> Result<()> {
     let line = match arguments[..] {
         ["fill", brokers, topic, count, size] => fill::run(brokers, topic, number(count)?, number(size)? as usize)?,
         ["copy", brokers, topic, out, count] => copy::run(brokers, topic, out, number(count)?)?,
-        _ => bail!("raw-kafka fill BROKERS TOPIC COUNT SIZE | raw-kafka copy BROKERS TOPIC OUT-TOPIC COUNT"),
+        ["transact", brokers, topic, out, count, size] => {
+            transact::run(brokers, topic, out, number(count)?, number(size)?)?
+        }
+        _ => bail!(
+            "raw-kafka fill BROKERS TOPIC COUNT SIZE | raw-kafka copy BROKERS TOPIC OUT-TOPIC COUNT | \
+             raw-kafka transact BROKERS TOPIC OUT-TOPIC COUNT SIZE"
+        ),
     };
     println!("{line}");
     Ok(())

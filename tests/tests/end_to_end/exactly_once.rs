@@ -15,6 +15,7 @@ use wasmflow_tests::soak;
 
 const LIMIT: Duration = Duration::from_secs(120);
 const PARTITIONS: i32 = 4;
+const EXACTLY_ONCE: &str = "delivery = \"exactly-once\"\n";
 
 /// An agent's folder: started again in it, it is the same agent.
 struct Copier {
@@ -76,7 +77,7 @@ fn tail_to_topic(broker: &KafkaBroker, name: &str) -> PipelineFile {
     let connection = timed(broker, 10_000);
     let stages = pipelines::tail_to("poll_interval = \"20ms\"", &pipelines::topic_sink(&connection, name));
     let pipeline = PipelineFile::new(name, &format!("{stages}    batch_events = 100\n"));
-    promise_exactly_once(&pipeline, "");
+    pipeline.promise(EXACTLY_ONCE);
     std::fs::create_dir(pipeline.folder().join("logs")).expect("the folder is fresh");
     pipeline
 }
@@ -84,13 +85,6 @@ fn tail_to_topic(broker: &KafkaBroker, name: &str) -> PipelineFile {
 /// A connection whose transactions may be open for so long.
 fn timed(broker: &KafkaBroker, timeout_ms: u32) -> String {
     format!("{}\n    \"transaction.timeout.ms\" = {timeout_ms}", pipelines::connection(&broker.address()))
-}
-
-/// Adds the promise, and other `keys`, to the `[pipeline]` table.
-fn promise_exactly_once(pipeline: &PipelineFile, keys: &str) {
-    let text = std::fs::read_to_string(pipeline.path()).expect("it has been written");
-    let text = text.replacen("state_dir", &format!("delivery = \"exactly-once\"\n{keys}state_dir"), 1);
-    std::fs::write(pipeline.path(), text).expect("the folder is writable");
 }
 
 /// The topics of one test, and how many records each partition of the first one holds.
@@ -350,7 +344,7 @@ fn a_record_refused_for_good_is_left_out_and_its_neighbours_are_not() -> anyhow:
         pipelines::tail_to("follow = false", &sink)
     );
     let pipeline = PipelineFile::new("once-narrow", &stages);
-    promise_exactly_once(&pipeline, "dead_letters = \"refused\"\n");
+    pipeline.promise(&format!("{EXACTLY_ONCE}dead_letters = \"refused\"\n"));
     std::fs::create_dir(pipeline.folder().join("logs"))?;
     let large = |letter: &str| letter.repeat(LARGE) + "\n";
     let log = [
@@ -381,7 +375,7 @@ fn a_transaction_timeout_that_the_broker_does_not_allow_is_said_at_the_start() -
     Topics::at(broker.address()).create("once-patient", 1)?;
     let sink = pipelines::topic_sink(&timed(broker, 1_000_000), "once-patient");
     let pipeline = PipelineFile::new("once-patient", &pipelines::tail_to("follow = false", &sink));
-    promise_exactly_once(&pipeline, "");
+    pipeline.promise(EXACTLY_ONCE);
     std::fs::create_dir(pipeline.folder().join("logs"))?;
     let ended = pipeline.run().wait(LIMIT);
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);

@@ -1,9 +1,10 @@
 //! Measures wasmflow from outside, each figure beside a reference of the same run, and prints a table; `make bench` runs it.
 //!
-//! Arguments choose the parts (`memory`, `kafka`, `start`, `latency`); without any all run.
+//! Arguments choose the parts (`memory`, `kafka`, `exactly-once`, `start`, `latency`); without any all run.
 
 use std::process::ExitCode;
 
+mod exactly_once;
 mod kafka;
 mod latency;
 mod memory;
@@ -16,8 +17,13 @@ use report::Report;
 const RUNS: usize = 5;
 
 type Part = fn(&mut Report) -> anyhow::Result<()>;
-const PARTS: [(&str, Part); 4] =
-    [("memory", memory::measure), ("kafka", kafka::measure), ("start", start::measure), ("latency", latency::measure)];
+const PARTS: [(&str, Part); 5] = [
+    ("memory", memory::measure),
+    ("kafka", kafka::measure),
+    ("exactly-once", exactly_once::measure),
+    ("start", start::measure),
+    ("latency", latency::measure),
+];
 
 fn main() -> ExitCode {
     let chosen: Vec<String> = std::env::args().skip(1).collect();
