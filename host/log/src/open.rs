@@ -60,7 +60,10 @@ pub fn open_all(
             described
         };
         recovered.notes.append(&mut scan.notes);
-        recovered.channels.push(described);
+        // A folder that is no channel, such as `lost+found`.
+        if !described.dormant || scan.id.is_some() {
+            recovered.channels.push(described);
+        }
     }
     Ok((channels, recovered))
 }
@@ -186,8 +189,16 @@ fn open_channel(
         bytes_before,
         end: None,
     });
+    let pairs = segments.iter().zip(segments.iter().skip(1));
+    let gaps = pairs.filter_map(|(before, next): (&LiveSegment, &LiveSegment)| {
+        let end = before.end.map_or(next.base_sequence, |end| end.sequence);
+        (end < next.base_sequence).then_some((end, next.base_sequence))
+    });
+    let gaps = gaps.collect();
     let state = State {
         segments,
+        gaps,
+        watermark_ms: 0,
         readable: written,
         written,
         synced: end,

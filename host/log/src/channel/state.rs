@@ -53,6 +53,10 @@ pub struct State {
     /// Written, and readable once the put is complete; with the place behind each.
     pub under_way: VecDeque<(Spot, Arc<UnderWay>)>,
     pub voids: Voids,
+    /// Sequences between segments that no event has.
+    pub gaps: Vec<(u64, u64)>,
+    /// When a cursor last told the disk how much is durable.
+    pub watermark_ms: u64,
     pub readers: Vec<ReaderState>,
     pub cache: Cache,
     /// Given to the writer and not yet written.
@@ -138,11 +142,8 @@ impl State {
         let overlap = |begin: u64, end: u64| end.min(to).saturating_sub(begin.max(from));
         let void = |void: &Void| overlap(void.sequence, void.sequence + u64::from(void.events));
         let voids: u64 = self.voids.values().map(void).sum();
-        let pairs = self.segments.iter().zip(self.segments.iter().skip(1));
-        let gap = |(before, next): (&LiveSegment, &LiveSegment)| {
-            overlap(before.end.map_or(next.base_sequence, |end| end.sequence), next.base_sequence)
-        };
-        overlap(from, to).saturating_sub(voids + pairs.map(gap).sum::<u64>())
+        let gaps: u64 = self.gaps.iter().map(|(begin, end)| overlap(*begin, *end)).sum();
+        overlap(from, to).saturating_sub(voids + gaps)
     }
 
     /// Asserts what must hold whatever happens.

@@ -19,6 +19,24 @@ pub enum Due {
     Moved,
 }
 
+/// How often a cursor that stands still tells how much is durable. Rot in what it vouches for is not taken for a torn tail.
+const WATERMARK_MS: u64 = 1000;
+
+/// A cursor that says no more than how much is durable, if none says it yet.
+fn watermark(state: &State) -> Option<(usize, Arc<str>, Slot)> {
+    if state.live_readers().any(|reader| reader.slot.durable_frames >= state.synced.frame) {
+        return None;
+    }
+    let (at, reader) = state.readers.iter().enumerate().find(|(_, reader)| !reader.removed)?;
+    let slot = Slot {
+        generation: reader.slot.generation + 1,
+        durable_frames: state.synced.frame,
+        durable_sequence: state.synced.sequence,
+        ..reader.slot
+    };
+    Some((at, reader.name.clone(), slot))
+}
+
 impl Channel {
     /// Writes the cursors that are due and removes what all of them have passed.
     ///
@@ -80,6 +98,9 @@ impl Channel {
                 slots.push((at, reader.name.clone(), slot));
             }
         }
+        if slots.is_empty() && (due == Due::Moved || now.abs_diff(state.watermark_ms) >= WATERMARK_MS) {
+            slots.extend(watermark(state));
+        }
         slots
     }
 
@@ -102,6 +123,7 @@ impl Channel {
     fn note_slot(&self, at: usize, slot: Slot) {
         let now = self.storage.now_ms();
         let mut state = self.state.lock();
+        state.watermark_ms = now;
         let reader = &mut state.readers[at];
         reader.slot = slot;
         reader.dirty_since = (reader.settled > slot.sequence).then_some(now);

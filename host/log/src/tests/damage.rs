@@ -255,3 +255,21 @@ fn a_read_that_fails_is_tried_again_and_then_told() {
         }
     }
 }
+
+#[test]
+fn rot_in_the_last_frame_is_refused_once_a_cursor_vouches_for_it_though_no_reader_moved() {
+    let mut world = settled_world(7);
+    let before = world.disk.bytes(&last_segment(&world.disk, "a"));
+    world.put();
+    world.put();
+    world.write_all();
+    assert!(world.logs().unwrap().step_keeper());
+    let model = world.model.lock().clone();
+    world.restart_on(world.disk.after_kill());
+    let path = last_segment(&world.disk, "a");
+    let bytes = world.disk.bytes(&path);
+    let last = frames(&bytes, seat(&bytes)).last().unwrap().0;
+    assert!(bytes.len() != before.len() || bytes != before);
+    let disk = changed(&world.disk, &path, |bytes| bytes[last + 90] ^= 1);
+    assert_ne!(must(&disk, &world.options, &model, "the last frame"), Answer::Whole);
+}
