@@ -14,6 +14,11 @@ pub const STAGE: &str = "dead-letter.stage";
 pub const PLUGIN: &str = "dead-letter.plugin";
 pub const POSITION: &str = "dead-letter.position";
 
+/// Who puts the dead letters of a stage, as file channels know it. No stage has a name with a slash.
+pub fn source(stage: &str) -> String {
+    format!("{stage}/dead-letters")
+}
+
 /// A rejected event and the stage that rejected it.
 pub type RejectedBy = (Arc<Stage>, Rejected);
 

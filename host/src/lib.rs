@@ -12,6 +12,7 @@ pub mod capability;
 pub mod channel;
 pub mod dead_letter;
 pub mod position_store;
+pub mod resume;
 pub mod selector;
 
 pub mod interceptor;

@@ -1,7 +1,8 @@
 //! Settled positions on disk, for sources whose channels are gone with the process.
 //!
 //! One JSON file for each source in `<state_dir>/positions`: `{"format":1,"source":"…","parts":[["<key>","<value>"],…]}`, keys
-//! and values in base64. Written beside and renamed, off the event path, within 100 ms of a settlement.
+//! and values in base64. Written beside and renamed, off the event path, within 100 ms of a settlement. Where file channels
+//! keep the position, the file says so instead: `{"format":2,"source":"…","kept_in":["<channel id>",…]}`.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,8 @@ use crate::position::{Part, Position};
 /// The least time between two writes of one source's position, so that a busy source costs ten small writes a second.
 const WRITE_INTERVAL: Duration = Duration::from_millis(100);
 const FORMAT: u64 = 1;
+/// Of a file that refers to channels: a wasmflow that knows only positions must not take it for an empty one.
+const FORMAT_KEPT_IN: u64 = 2;
 
 #[derive(Debug, thiserror::Error)]
 pub enum PositionError {
@@ -32,6 +35,31 @@ pub enum PositionError {
     /// The operator decides: starting from nothing would bring everything again.
     #[error("the position file `{}` cannot be understood: {detail}", path.display())]
     Damaged { path: PathBuf, detail: String },
+    /// The operator decides here too.
+    #[error(
+        "the position of source `{name}` is kept in the file channel with the id `{ids}`, which is gone; put its folder back, \
+         or say where the source goes on with `wasmflow source reset FILE {name}`"
+    )]
+    Gone { name: String, ids: String },
+}
+
+impl PositionError {
+    /// With its cause, in one line.
+    pub fn report(&self) -> String {
+        match std::error::Error::source(self) {
+            Some(source) => format!("{self}: {source}"),
+            None => self.to_string(),
+        }
+    }
+}
+
+/// What keeps a source's position.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kept {
+    /// The store.
+    Here(Position),
+    /// File channels, with the events: these ids.
+    InChannels(Vec<String>),
 }
 
 /// Keeps the settled position of one source.
@@ -51,7 +79,7 @@ struct Shared {
 
 #[derive(Debug)]
 struct State {
-    position: Position,
+    kept: Kept,
     dirty: bool,
     closed: bool,
 }
@@ -63,29 +91,71 @@ impl PositionStore {
     /// When the file is there and cannot be read or understood.
     pub fn open(state_dir: &Path, source: &str) -> Result<Self, PositionError> {
         let path = state_dir.join("positions").join(format!("{source}.json"));
-        let position = read(&path)?;
+        let kept = read(&path)?;
         let shared = Arc::new(Shared {
             path,
             source: source.into(),
-            state: Mutex::new(State { position, dirty: false, closed: false }),
+            state: Mutex::new(State { kept, dirty: false, closed: false }),
             changed: Notify::new(),
         });
         let writer = tokio::spawn(keep_writing(shared.clone()));
         Ok(Self { shared, writer })
     }
 
-    /// The settled position as far as it is known.
-    pub fn position(&self) -> Position {
-        self.shared.state.lock().position.clone()
+    /// What keeps the position, and the settled one as far as it is known here.
+    pub fn kept(&self) -> Kept {
+        self.shared.state.lock().kept.clone()
     }
 
-    /// Takes over parts that are settled now.
+    /// The settled position as far as the store keeps it.
+    pub fn position(&self) -> Position {
+        match self.kept() {
+            Kept::Here(position) => position,
+            Kept::InChannels(_) => Position::default(),
+        }
+    }
+
+    /// The file channels with these ids keep the position from now on; with none, the store does, from `position` on. It is on
+    /// disk when this returns.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn keep(&self, position: &Position, channels: &[String]) -> Result<(), PositionError> {
+        let mut state = self.shared.state.lock();
+        let kept = match (&state.kept, channels) {
+            (Kept::Here(_), []) => return Ok(()),
+            (Kept::InChannels(ids), channels) if ids == channels => return Ok(()),
+            (_, []) => Kept::Here(position.clone()),
+            (_, channels) => Kept::InChannels(channels.to_vec()),
+        };
+        self.write_now(&kept)?;
+        state.kept = kept;
+        Ok(())
+    }
+
+    /// Puts another position in place of the stored one, in the store. It is on disk when this returns.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn replace(&self, position: &Position) -> Result<(), PositionError> {
+        let mut state = self.shared.state.lock();
+        state.kept = Kept::Here(position.clone());
+        self.write_now(&state.kept)
+    }
+
+    fn write_now(&self, kept: &Kept) -> Result<(), PositionError> {
+        write_aside(&self.shared.path, &encode(&self.shared.source, kept))
+            .map_err(|source| PositionError::Write { path: self.shared.path.clone(), source })
+    }
+
+    /// Takes over parts that are settled now. Nothing to do where file channels keep the position.
     pub fn settle(&self, parts: &[Part]) {
         if parts.is_empty() {
             return;
         }
         let mut state = self.shared.state.lock();
-        state.position.apply(parts);
+        let Kept::Here(position) = &mut state.kept else { return };
+        position.apply(parts);
         state.dirty = true;
         drop(state);
         self.shared.changed.notify_one();
@@ -105,13 +175,13 @@ async fn keep_writing(shared: Arc<Shared>) {
     loop {
         let (due, closed) = {
             let mut state = shared.state.lock();
-            let due = std::mem::take(&mut state.dirty).then(|| state.position.clone());
+            let due = std::mem::take(&mut state.dirty).then(|| state.kept.clone());
             (due, state.closed)
         };
         match due {
-            Some(position) => {
-                if let Err(error) = write(&shared, position).await {
-                    warn!(source = shared.source, error = %report(&error), "position not stored; trying again");
+            Some(kept) => {
+                if let Err(error) = write(&shared, kept).await {
+                    warn!(source = shared.source, error = error.report(), "position not stored; trying again");
                     shared.state.lock().dirty = true;
                     if closed {
                         return;
@@ -132,10 +202,10 @@ async fn until_closed(shared: &Shared) {
     }
 }
 
-async fn write(shared: &Arc<Shared>, position: Position) -> Result<(), PositionError> {
+async fn write(shared: &Arc<Shared>, kept: Kept) -> Result<(), PositionError> {
     let shared = shared.clone();
     let written = tokio::task::spawn_blocking(move || {
-        write_aside(&shared.path, &encode(&shared.source, &position))
+        write_aside(&shared.path, &encode(&shared.source, &kept))
             .map_err(|source| PositionError::Write { path: shared.path.clone(), source })
     });
     written.await.expect("writing a position does not panic")
@@ -151,35 +221,38 @@ pub(crate) fn write_aside(path: &Path, text: &str) -> std::io::Result<()> {
     std::fs::rename(&aside, path)
 }
 
-fn read(path: &Path) -> Result<Position, PositionError> {
+fn read(path: &Path) -> Result<Kept, PositionError> {
     match std::fs::read_to_string(path) {
         Ok(text) => {
             decode(&text).ok_or_else(|| PositionError::Damaged { path: path.into(), detail: "not a position".into() })
         }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Position::default()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Kept::Here(Position::default())),
         Err(source) => Err(PositionError::Read { path: path.into(), source }),
     }
 }
 
-fn encode(source: &str, position: &Position) -> String {
-    let parts: Vec<_> = position.iter().map(|(key, value)| json!([BASE64.encode(key), BASE64.encode(value)])).collect();
-    json!({ "format": FORMAT, "source": source, "parts": parts }).to_string()
+fn encode(source: &str, kept: &Kept) -> String {
+    match kept {
+        Kept::Here(position) => {
+            let part = |(key, value)| json!([BASE64.encode(key), BASE64.encode(value)]);
+            let parts: Vec<_> = position.iter().map(part).collect();
+            json!({ "format": FORMAT, "source": source, "parts": parts }).to_string()
+        }
+        Kept::InChannels(ids) => json!({ "format": FORMAT_KEPT_IN, "source": source, "kept_in": ids }).to_string(),
+    }
 }
 
-fn decode(text: &str) -> Option<Position> {
+fn decode(text: &str) -> Option<Kept> {
     let value: Value = serde_json::from_str(text).ok()?;
-    if value.get("format")?.as_u64()? != FORMAT {
-        return None;
-    }
     let bytes = |value: &Value| Some(Bytes::from(BASE64.decode(value.as_str()?).ok()?));
     let part = |part: &Value| Some((bytes(part.get(0)?)?, bytes(part.get(1)?)?));
-    value.get("parts")?.as_array()?.iter().map(part).collect()
-}
-
-fn report(error: &PositionError) -> String {
-    match std::error::Error::source(error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
+    match value.get("format")?.as_u64()? {
+        FORMAT => value.get("parts")?.as_array()?.iter().map(part).collect::<Option<_>>().map(Kept::Here),
+        FORMAT_KEPT_IN => {
+            let ids = value.get("kept_in")?.as_array()?.iter();
+            ids.map(|id| Some(id.as_str()?.to_owned())).collect::<Option<_>>().map(Kept::InChannels)
+        }
+        _ => None,
     }
 }
 
@@ -195,12 +268,28 @@ mod tests {
     async fn what_is_settled_is_there_after_a_restart() {
         let dir = tempfile::tempdir().unwrap();
         let store = PositionStore::open(dir.path(), "logs").unwrap();
-        assert!(store.position().is_empty());
+        assert_eq!(store.kept(), Kept::Here(Position::default()));
         store.settle(&[part("a", b"1"), part("b", b"\xff\x00")]);
         store.settle(&[part("a", b"2")]);
         store.close().await;
         let store = PositionStore::open(dir.path(), "logs").unwrap();
-        assert_eq!(store.position().parts(), [part("a", b"2"), part("b", b"\xff\x00")]);
+        let expected = [("a", &b"2"[..]), ("b", b"\xff\x00")].map(|(key, value)| (key.into(), value.into()));
+        assert_eq!(store.kept(), Kept::Here(expected.into_iter().collect()));
+    }
+
+    #[tokio::test]
+    async fn what_file_channels_keep_is_not_kept_twice() {
+        let dir = tempfile::tempdir().unwrap();
+        let ids = ["a1".to_owned(), "b2".to_owned()];
+        let store = PositionStore::open(dir.path(), "logs").unwrap();
+        store.keep(&Position::default(), &ids).unwrap();
+        store.settle(&[part("a", b"1")]);
+        store.close().await;
+        let store = PositionStore::open(dir.path(), "logs").unwrap();
+        assert_eq!(store.kept(), Kept::InChannels(ids.to_vec()));
+        let position: Position = [("a".into(), "2".into())].into_iter().collect();
+        store.keep(&position, &[]).unwrap();
+        assert_eq!(PositionStore::open(dir.path(), "logs").unwrap().kept(), Kept::Here(position));
     }
 
     #[tokio::test]
@@ -223,7 +312,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("positions")).unwrap();
         let path = dir.path().join("positions/logs.json");
-        for text in ["", "{}", r#"{"format":2,"parts":[]}"#, r#"{"format":1,"parts":[["!",""]]}"#] {
+        for text in
+            ["", "{}", r#"{"format":3,"parts":[]}"#, r#"{"format":2,"parts":[]}"#, r#"{"format":1,"parts":[["!",""]]}"#]
+        {
             std::fs::write(&path, text).unwrap();
             let error = PositionStore::open(dir.path(), "logs").unwrap_err();
             assert!(matches!(error, PositionError::Damaged { .. }), "{text}: {error}");

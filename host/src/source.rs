@@ -9,14 +9,17 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::agent::stop::StopSignal;
-use crate::channel::{Amount, Channel, ChannelError, PutTransaction, Receipt, Writer, begin_puts, commit_puts};
+use crate::channel::{
+    Amount, Channel, ChannelError, PutNote, PutTransaction, Receipt, Writer, begin_puts, commit_puts,
+};
 use crate::config::pipeline::AckRule;
-use crate::dead_letter::DeadLetters;
+use crate::dead_letter::{self, DeadLetters};
 use crate::event::Batch;
 use crate::interceptor::{Chain, Processed};
 use crate::plugin::{CallError, Failure, Polled, Progress, SourceInstance};
 use crate::position::{Part, Position};
 use crate::position_store::PositionStore;
+use crate::resume::Resume;
 use crate::selector::Selector;
 use crate::stage::{Backoff, Stage, StageStop};
 use crate::transaction::Participant;
@@ -29,6 +32,9 @@ const GAP_MAX: Duration = Duration::from_millis(50);
 /// Puts of a source that may be unsettled at once. The channels bound them by events and bytes; this bounds puts that are
 /// empty, or that interceptors keep back whole.
 const UNSETTLED_MAX: usize = 100_000;
+/// Puts of a source that may wait for the disk at once: enough that one sync serves many of them, few enough that little is
+/// brought again after a crash.
+const UNDER_WAY_MAX: usize = 8;
 
 /// What the runner of one source is made of.
 pub struct SourceParts {
@@ -37,6 +43,7 @@ pub struct SourceParts {
     pub selector: Selector,
     pub dead_letters: DeadLetters,
     pub store: PositionStore,
+    pub resume: Resume,
     pub batch_events: u32,
     pub batch_bytes: u32,
     pub ack: AckRule,
@@ -57,6 +64,12 @@ pub struct SourceRunner {
     parts: SourceParts,
     /// Who feeds a channel keeps it open; given back when nothing more will be put.
     writers: Vec<Writer>,
+    /// The file channels among them. Each takes part in every put, so each has the whole position.
+    durable: Vec<Channel>,
+    /// Position parts that no put carries yet, since an interceptor keeps events back from before them.
+    withheld: VecDeque<(u64, Vec<Part>)>,
+    /// Puts that are not yet on disk.
+    under_way: VecDeque<Receipt>,
     instance: Option<SourceInstance>,
     /// Batches that this instance has brought, and how many of them it knows to be settled.
     brought: u64,
@@ -90,14 +103,17 @@ struct Unsettled {
 
 impl SourceRunner {
     pub fn new(parts: SourceParts, stop: StopSignal) -> Self {
-        let writers = parts.selector.channels().iter().map(Channel::writer).collect();
+        let channels = parts.selector.channels();
         Self {
-            writers,
+            writers: channels.iter().map(Channel::writer).collect(),
+            durable: channels.into_iter().filter(Channel::is_durable).collect(),
+            withheld: VecDeque::new(),
+            under_way: VecDeque::new(),
             instance: None,
             brought: 0,
             acked: 0,
             generation: 0,
-            position: parts.store.position(),
+            position: parts.resume.position.clone(),
             unsettled: VecDeque::new(),
             settled: Arc::new(Notify::new()),
             tag: 0,
@@ -164,7 +180,11 @@ impl SourceRunner {
     }
 
     async fn flow_to_the_end(&mut self) -> Result<(), StageStop> {
-        let flowed = match self.flow().await {
+        let flowed = match self.carry_over().await {
+            Ok(()) => self.flow().await,
+            halt => halt,
+        };
+        let flowed = match flowed {
             Err(Halt::Stop(stop)) => return Err(stop),
             other => other,
         };
@@ -210,6 +230,10 @@ impl SourceRunner {
             }
             if self.unsettled.len() >= UNSETTLED_MAX {
                 self.rest().await;
+                continue;
+            }
+            if self.under_way.len() >= UNDER_WAY_MAX {
+                self.wait_for_the_disk().await?;
                 continue;
             }
             let wait = self.poll_wait();
@@ -299,6 +323,9 @@ impl SourceRunner {
         }
         processed.rejected.extend(polled.rejected.into_iter().map(|rejected| (stage.clone(), rejected)));
         self.position.apply(&polled.position);
+        if !self.durable.is_empty() {
+            self.withheld.push_back((self.tag, polled.position.clone()));
+        }
         let unsettled = Unsettled { tag: self.tag, receipts: Vec::new(), parts: polled.position, generation, brought };
         self.put(processed, unsettled).await
     }
@@ -314,21 +341,34 @@ impl SourceRunner {
             .parts
             .dead_letters
             .collect(&processed.rejected, |event| format!("{name}#{number}:{}", event.origin(0)))?;
-        batches.extend(letters);
+        match letters {
+            // A letter on its way in memory must not be lost by a position that is on disk already.
+            Some(letters) if !self.durable.is_empty() => self.bury(letters).await?,
+            letters => batches.extend(letters),
+        }
+        let parts = self.freed_parts();
+        // A put without events and without a position need not be.
+        if !(batches.is_empty() && parts.is_empty()) {
+            self.add_durable(&mut batches);
+        }
         let mut amount = Amount::default();
         batches.iter().for_each(|(_, batch)| amount += Amount::of(batch));
         let puts = if batches.is_empty() { Vec::new() } else { self.begin(batches).await? };
         self.parts.stage.counters.accepted.add(processed.batch.count() - routed.dropped);
         let receipt = match &self.parts.transaction {
-            None => commit_puts(puts, &self.settled),
+            None => {
+                let note = PutNote { source: &self.parts.stage.name, parts: &parts, is_whole: false };
+                commit_puts(puts, note, &self.settled).map_err(|error| self.channel_failed(&error))?
+            }
             Some(transaction) => {
-                let commit = || puts.into_iter().for_each(|put| put.commit(None));
+                let commit = || puts.into_iter().for_each(PutTransaction::commit_in_transaction);
                 transaction.put(&self.parts.stage.name, &unsettled.parts, amount, &self.settled, commit)
             }
         };
-        if self.parts.ack == AckRule::Settled {
-            unsettled.receipts.push(receipt);
+        if !receipt.is_durable() {
+            self.under_way.push_back(receipt.clone());
         }
+        unsettled.receipts.push(receipt);
         // Events that an interceptor had kept back went out with this put: their batches wait for it.
         while self.unsettled.back().is_some_and(|earlier| earlier.tag >= processed.since) {
             let earlier = self.unsettled.pop_back().expect("there is one");
@@ -337,6 +377,86 @@ impl SourceRunner {
         }
         self.unsettled.push_back(unsettled);
         Ok(())
+    }
+
+    /// Where the position on disk is not where this source starts, or not in all its file channels, it is put there before
+    /// anything else.
+    async fn carry_over(&mut self) -> Result<(), Halt> {
+        if self.parts.resume.is_to_be_carried {
+            let batches = self.durable.iter().map(|channel| (channel.clone(), Batch::empty())).collect();
+            let puts = begin_puts(batches).await.map_err(|error| self.channel_failed(&error))?;
+            let parts = self.position.parts();
+            let note = PutNote { source: &self.parts.stage.name, parts: &parts, is_whole: true };
+            let receipt = commit_puts(puts, note, &self.settled).map_err(|error| self.channel_failed(&error))?;
+            self.until(&receipt, &self.durable.clone()).await?;
+        }
+        let kept = self.parts.store.keep(&self.position, &self.parts.resume.kept_in);
+        kept.map_err(|error| self.parts.stage.stop(error.report()).into())
+    }
+
+    /// Puts dead letters on a road of their own, ahead of the put that moves the position over their events: after a crash
+    /// between the two they come again, and are never lost.
+    async fn bury(&mut self, letters: (Channel, Batch)) -> Result<(), Halt> {
+        let channel = letters.0.clone();
+        let puts = self.begin(vec![letters]).await?;
+        let source = dead_letter::source(&self.parts.stage.name);
+        let receipt = commit_puts(puts, PutNote::of(&source), &self.settled);
+        let receipt = receipt.map_err(|error| self.channel_failed(&error))?;
+        self.until(&receipt, &[channel]).await
+    }
+
+    /// Waits until a put is settled, unless one of its channels fails or the agent gives up on it.
+    async fn until(&mut self, receipt: &Receipt, channels: &[Channel]) -> Result<(), Halt> {
+        while !receipt.is_settled() {
+            if let Some(error) = channels.iter().find_map(Channel::failure) {
+                return Err(self.channel_failed(&error));
+            }
+            tokio::select! {
+                () = self.settled.notified() => {}
+                () = tokio::time::sleep(GAP_MAX) => {}
+                () = self.stop.abandoned() => return Err(Halt::ChannelFailed),
+            }
+        }
+        // The permit may have been another put's.
+        self.settled.notify_one();
+        Ok(())
+    }
+
+    /// Waits for a put to reach the disk, and serves the source meanwhile.
+    async fn wait_for_the_disk(&mut self) -> Result<(), Halt> {
+        if let Some(error) = self.durable.iter().find_map(Channel::failure) {
+            return Err(self.channel_failed(&error));
+        }
+        let gap = self.gap.next();
+        tokio::select! {
+            biased;
+            () = self.settled.notified() => Ok(()),
+            () = self.stop.stopping() => Ok(()),
+            () = tokio::time::sleep(gap) => self.serve().await,
+        }
+    }
+
+    /// Adds the file channels that get no event of a put: they get its position.
+    fn add_durable(&self, batches: &mut Vec<(Channel, Batch)>) {
+        for channel in &self.durable {
+            if !batches.iter().any(|(given, _)| given.number() == channel.number()) {
+                batches.push((channel.clone(), Batch::empty()));
+            }
+        }
+    }
+
+    /// The position parts that a put may carry now: no event from before them is kept back any more.
+    fn freed_parts(&mut self) -> Vec<Part> {
+        let mut parts = Vec::new();
+        while self.is_freed(self.withheld.front()) {
+            parts.extend(self.withheld.pop_front().into_iter().flat_map(|(_, parts)| parts));
+        }
+        parts
+    }
+
+    fn is_freed(&self, withheld: Option<&(u64, Vec<Part>)>) -> bool {
+        let kept = self.parts.chain.oldest_kept().unwrap_or(u64::MAX);
+        withheld.is_some_and(|(tag, _)| *tag < kept)
     }
 
     /// Waits for room in the channels, and meanwhile serves the source: clients are answered, nothing new is brought.
@@ -381,7 +501,8 @@ impl SourceRunner {
             return Ok(());
         }
         let processed = self.parts.chain.flush(self.tag, drain).await?;
-        if processed.batch.is_empty() && processed.rejected.is_empty() {
+        let frees_nothing = !self.is_freed(self.withheld.front());
+        if processed.batch.is_empty() && processed.rejected.is_empty() && frees_nothing {
             return Ok(());
         }
         let (tag, generation, brought) = (self.tag, self.generation, self.brought);
@@ -398,10 +519,13 @@ impl SourceRunner {
     /// Takes note of what is settled now: stores its position and tells the source.
     async fn settle(&mut self) -> Result<(), Halt> {
         let oldest_kept = self.parts.chain.oldest_kept().unwrap_or(u64::MAX);
+        while self.under_way.front().is_some_and(Receipt::is_durable) {
+            self.under_way.pop_front();
+        }
         let mut acked = None;
         while let Some(front) = self.unsettled.front()
             && front.tag < oldest_kept
-            && front.receipts.iter().all(Receipt::is_settled)
+            && front.receipts.iter().all(|receipt| is_safe(self.parts.ack, receipt))
         {
             let front = self.unsettled.pop_front().expect("there is one");
             self.parts.store.settle(&front.parts);
@@ -515,8 +639,19 @@ impl SourceRunner {
     }
 
     fn channel_failed(&self, error: &ChannelError) -> Halt {
+        if let Some(remedy) = error.remedy().filter(|_| error.is_own_fault()) {
+            return Halt::Stop(self.parts.stage.stop_with_remedy(error.to_string(), remedy));
+        }
         warn!(source = %self.parts.stage.name, %error, "nothing more is put");
         Halt::ChannelFailed
+    }
+}
+
+/// Whether a source may be told of a put.
+fn is_safe(ack: AckRule, receipt: &Receipt) -> bool {
+    match ack {
+        AckRule::Settled => receipt.is_settled(),
+        AckRule::Put => receipt.is_durable(),
     }
 }
 

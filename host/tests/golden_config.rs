@@ -181,12 +181,12 @@ fn the_schema_accepts_what_the_reader_accepts() {
     let schema: serde_json::Value = serde_json::from_slice(&schema.stdout).expect("the schema is JSON");
     let validator = jsonschema::validator_for(&schema).expect("the schema is JSON Schema");
     let examples = glob_toml(&folder().join("../../examples"));
-    let golden = ["notes", "variables_in_place", "grants_lacking", "batch_larger_than_channel"];
+    let golden = ["notes", "file_channels", "variables_in_place", "grants_lacking", "batch_larger_than_channel"];
     for path in golden.iter().map(|case| folder().join(format!("{case}.toml"))).chain(examples) {
         let errors = schema_errors(&validator, &path);
         assert!(errors.is_empty(), "{}: {errors:?}", path.display());
     }
-    for case in ["unknown_keys", "wrong_types", "missing_keys", "not_in_this_version"] {
+    for case in ["unknown_keys", "wrong_types", "missing_keys", "not_in_this_version", "file_channel_keys"] {
         assert!(!schema_errors(&validator, &folder().join(format!("{case}.toml"))).is_empty(), "{case}");
     }
 }

@@ -39,6 +39,7 @@ fn sink(plugin: &str, config: &str, channel: &str) -> SinkSpec {
         batch_events: 1000,
         batch_bytes: 1 << 20,
         batch_wait: Duration::ZERO,
+        start_at: Start::default(),
     }
 }
 
@@ -81,7 +82,7 @@ async fn a_finite_source_ends_the_pipeline_with_everything_settled() {
         },
     );
     road.sinks.insert("nowhere".into(), sink("null", "{}", "events"));
-    let report = agent::run(vec![road], engine(dir.path())).await.unwrap();
+    let report = agent::run(vec![road], engine(dir.path()), Default::default()).await.unwrap();
     assert!(report.is_success(), "{report:?}");
     let stored = std::fs::read_to_string(dir.path().join("state/positions/numbers.json")).unwrap();
     assert!(stored.contains("MTAwMDAw"), "the stored position is 100000 in base64: {stored}");

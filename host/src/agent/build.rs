@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use crate::agent::AgentError;
 use crate::agent::exactly_once::ExactlyOnce;
+use crate::agent::logs::{self, ReaderRemoval};
 use crate::agent::state_dir::StateDir;
 use crate::agent::stop::StopSignal;
-use crate::channel::{Capacity, Channel, MemoryChannel, TakeLimits};
+use crate::channel::{Capacity, Channel, FileChannel, MemoryChannel, TakeLimits};
 use crate::config::pipeline::{
-    ChannelName, Grants, Limits, Pipeline, RetryPolicy, SelectorSpec, SinkSpec, SourceSpec, StageConfig, StageName,
+    ChannelKind, ChannelName, Grants, Limits, Pipeline, RetryPolicy, SelectorSpec, SinkSpec, SourceSpec, StageConfig,
+    StageName,
 };
 use crate::dead_letter::DeadLetters;
 use crate::interceptor::Chain;
@@ -17,11 +19,13 @@ use crate::kafka::KafkaClients;
 use crate::metrics::StageCounters;
 use crate::plugin::{Engine, Plugin, PluginKind, PluginOrigin, StageContext};
 use crate::position_store::PositionStore;
+use crate::resume::resume;
 use crate::selector::Selector;
 use crate::sink::{SinkParts, SinkRunner};
 use crate::source::{SourceParts, SourceRunner};
 use crate::stage::Stage;
 use crate::transaction::Coordinator;
+use wasmflow_log::{LogSet, Recovered};
 
 /// The runners of one pipeline, ready to be spawned.
 pub struct Runners {
@@ -31,16 +35,20 @@ pub struct Runners {
     pub coordinator: Option<Coordinator>,
     /// Every stage, for the closing summary. An interceptor that two stages name is there twice: once for each use.
     pub stages: Vec<Arc<Stage>>,
+    /// The logs of the file channels, if there are any.
+    pub logs: Option<Arc<LogSet>>,
 }
 
 /// What the parts of a pipeline are built from.
 pub struct Builder<'p> {
     pipeline: &'p Pipeline,
     state: &'p StateDir,
+    recovered: Recovered,
     kafka: Arc<KafkaClients>,
     plugins: BTreeMap<String, Arc<Plugin>>,
     channels: BTreeMap<ChannelName, Channel>,
     exactly_once: Option<ExactlyOnce>,
+    logs: Option<Arc<LogSet>>,
     stages: Vec<Arc<Stage>>,
 }
 
@@ -59,12 +67,13 @@ impl<'p> Builder<'p> {
     /// Loads every plugin of the pipeline, each once, and makes its channels.
     ///
     /// # Errors
-    /// When a plugin cannot be loaded.
+    /// When a plugin cannot be loaded, or the folder of the file channels cannot be used.
     pub async fn new(
         pipeline: &'p Pipeline,
         engine: &Engine,
         state: &'p StateDir,
         kafka: Arc<KafkaClients>,
+        removal: ReaderRemoval,
     ) -> Result<Self, AgentError> {
         let mut plugins = BTreeMap::new();
         for (kind, origin) in origins(pipeline) {
@@ -76,16 +85,23 @@ impl<'p> Builder<'p> {
             }
         }
         let exactly_once = ExactlyOnce::of(pipeline, &kafka, state).map_err(AgentError::StateDir)?;
+        let (logs, recovered) =
+            logs::open(pipeline, state.path(), removal).await.map_err(|error| AgentError::Logs(Box::new(error)))?;
         let channels = pipeline.channels.iter().enumerate().map(|(number, (name, spec))| {
             let capacity = Capacity { events: spec.capacity_events as u64, bytes: spec.capacity_bytes as u64 };
-            let channel = match &exactly_once {
-                None => MemoryChannel::new(name.shared(), number, capacity),
-                Some(exactly_once) => exactly_once.channel(pipeline, name, number, capacity),
+            let channel = match (spec.kind, &logs, &exactly_once) {
+                (ChannelKind::File(_), Some(logs), _) => {
+                    Channel::File(FileChannel::new(logs, name.as_str(), number, capacity))
+                }
+                (_, _, None) => Channel::Memory(MemoryChannel::new(name.shared(), number, capacity)),
+                (_, _, Some(exactly_once)) => {
+                    Channel::Memory(exactly_once.channel(pipeline, name, number, capacity))
+                }
             };
-            (name.clone(), Channel::Memory(channel))
+            (name.clone(), channel)
         });
         let channels = channels.collect();
-        Ok(Self { pipeline, state, kafka, plugins, channels, exactly_once, stages: Vec::new() })
+        Ok(Self { pipeline, state, recovered, kafka, plugins, channels, logs, exactly_once, stages: Vec::new() })
     }
 
     /// Makes all runners. Readers are there before the first put, and every writer before the first reader looks for the end.
@@ -94,13 +110,14 @@ impl<'p> Builder<'p> {
     /// When a stored position cannot be read.
     pub fn build(mut self, stop: &StopSignal) -> Result<Runners, AgentError> {
         let pipeline = self.pipeline;
-        let sinks: Vec<_> = pipeline.sinks.iter().map(|(name, spec)| self.sink(name, spec)).collect();
+        let sinks: Result<Vec<_>, AgentError> =
+            pipeline.sinks.iter().map(|(name, spec)| self.sink(name, spec)).collect();
         let sources: Result<Vec<_>, AgentError> =
             pipeline.sources.iter().map(|(name, spec)| self.source(name, spec, stop)).collect();
         let sources = sources?;
         let coordinator =
             self.exactly_once.map(|exactly_once| exactly_once.coordinator(pipeline, &self.channels, &sources));
-        Ok(Runners { sources, sinks, coordinator, stages: self.stages })
+        Ok(Runners { sources, sinks: sinks?, coordinator, stages: self.stages, logs: self.logs })
     }
 
     fn source(
@@ -119,12 +136,16 @@ impl<'p> Builder<'p> {
             retry: spec.retry,
         });
         let store = PositionStore::open(self.state.path(), name.as_str()).map_err(AgentError::Position)?;
+        let selector = self.selector(&spec.selector);
+        let resume =
+            resume(name.as_str(), &selector.channels(), &store, &self.recovered).map_err(AgentError::Position)?;
         let parts = SourceParts {
             stage: stage.clone(),
             chain: self.chain(&spec.interceptors),
-            selector: self.selector(&spec.selector),
+            selector,
             dead_letters: self.dead_letters(None),
             store,
+            resume,
             batch_events: spec.batch_events,
             batch_bytes: spec.batch_bytes,
             ack: spec.ack,
@@ -133,7 +154,7 @@ impl<'p> Builder<'p> {
         Ok((stage, SourceRunner::new(parts, stop.clone())))
     }
 
-    fn sink(&mut self, name: &'p StageName, spec: &'p SinkSpec) -> (Arc<Stage>, SinkRunner) {
+    fn sink(&mut self, name: &'p StageName, spec: &'p SinkSpec) -> Result<(Arc<Stage>, SinkRunner), AgentError> {
         let stage = self.stage(StageSpec {
             name,
             kind: PluginKind::Sink,
@@ -143,12 +164,14 @@ impl<'p> Builder<'p> {
             limits: spec.limits,
             retry: spec.retry,
         });
+        let channel = &self.channels[&spec.channel];
+        let (reader, log) = (channel.reader(name.as_str()).map_err(AgentError::Channel)?, channel.log_name());
         let parts = SinkParts {
             stage: stage.clone(),
             chain: self.chain(&spec.interceptors),
-            reader: self.channels[&spec.channel].reader(name.as_str()),
+            reader,
             dead_letters: self.dead_letters(Some(&spec.channel)),
-            log: format!("{}-{:08x}", spec.channel, rand::random::<u32>()).into(),
+            log,
             limits: TakeLimits {
                 events: spec.batch_events as usize,
                 bytes: spec.batch_bytes as usize,
@@ -156,7 +179,7 @@ impl<'p> Builder<'p> {
             },
             transaction: self.exactly_once.as_ref().map(ExactlyOnce::participant),
         };
-        (stage, SinkRunner::new(parts))
+        Ok((stage, SinkRunner::new(parts)))
     }
 
     fn chain(&mut self, names: &'p [StageName]) -> Chain {

@@ -67,7 +67,11 @@ impl ExactlyOnce {
         // Stable: the channel of the dead letters comes last.
         let mut channels: Vec<_> = channels.iter().collect();
         channels.sort_by_key(|(name, _)| pipeline.dead_letters.as_ref() == Some(*name));
-        let channels = channels.into_iter().map(|(_, Channel::Memory(channel))| channel.clone());
+        let channels = channels.into_iter().filter_map(|(_, channel)| match channel {
+            Channel::Memory(channel) => Some(channel.clone()),
+            // `validate` refuses those.
+            Channel::File(_) => None,
+        });
         let kafka = |(stage, _): &(Arc<Stage>, SourceRunner)| Some((stage.name.clone(), stage.context.kafka.clone()?));
         Coordinator::new(Parts {
             transactions: self.transactions,

@@ -2,6 +2,8 @@
 
 mod build;
 mod exactly_once;
+pub mod logs;
+pub mod reset;
 mod state_dir;
 pub mod stop;
 
@@ -14,13 +16,15 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 use tracing::{Instrument, error, info, info_span, warn};
 
-use crate::config::pipeline::Pipeline;
+use crate::channel::ChannelError;
+use crate::config::pipeline::{ChannelName, Pipeline};
 use crate::kafka::{KafkaClients, KafkaError};
 use crate::plugin::{Engine, PluginError};
 use crate::position_store::PositionError;
 use crate::stage::{Stage, StageStop};
 
 use build::{Builder, Runners};
+use logs::{LogsError, ReaderRemoval};
 use state_dir::StateDir;
 pub use state_dir::StateDirError;
 use stop::{Phase, Stopper};
@@ -35,6 +39,10 @@ pub enum AgentError {
     StateDir(StateDirError),
     #[error(transparent)]
     Position(PositionError),
+    #[error(transparent)]
+    Channel(ChannelError),
+    #[error(transparent)]
+    Logs(Box<LogsError>),
     #[error(transparent)]
     Kafka(KafkaError),
     #[error(transparent)]
@@ -66,13 +74,13 @@ impl RunReport {
 ///
 /// # Errors
 /// When one of the pipelines cannot be started; then none is.
-pub async fn run(pipelines: Vec<Pipeline>, engine: Engine) -> Result<RunReport, AgentError> {
+pub async fn run(pipelines: Vec<Pipeline>, engine: Engine, removal: ReaderRemoval) -> Result<RunReport, AgentError> {
     let mut signals = Signals::new().map_err(AgentError::Signals)?;
     let mut running = JoinSet::new();
     let mut stoppers = Vec::new();
     let mut prepared = Vec::new();
     for pipeline in pipelines {
-        prepared.push(Running::prepare(pipeline, &engine).await?);
+        prepared.push(Running::prepare(pipeline, &engine, removal).await?);
     }
     for pipeline in prepared {
         let span = info_span!("pipeline", name = %pipeline.pipeline.name);
@@ -137,19 +145,19 @@ struct Running {
 }
 
 impl Running {
-    async fn prepare(pipeline: Pipeline, engine: &Engine) -> Result<Self, AgentError> {
+    async fn prepare(pipeline: Pipeline, engine: &Engine, removal: ReaderRemoval) -> Result<Self, AgentError> {
         let state = StateDir::open(&pipeline.state_dir, pipeline.instance.as_deref()).map_err(AgentError::StateDir)?;
         let kafka =
             KafkaClients::new(pipeline.name.as_str(), state.instance(), &pipeline.kafka).map_err(AgentError::Kafka)?;
         let stopper = Arc::new(Stopper::default());
-        let builder = Builder::new(&pipeline, engine, &state, kafka.clone()).await?;
+        let builder = Builder::new(&pipeline, engine, &state, kafka.clone(), removal).await?;
         let runners = builder.build(&stopper.signal())?;
         Ok(Self { pipeline, runners, kafka, stopper, _state: state })
     }
 
     /// Runs the pipeline's runners to their end.
     async fn supervise(self) -> RunReport {
-        let Runners { sources, sinks, coordinator, stages } = self.runners;
+        let Runners { sources, sinks, coordinator, stages, logs } = self.runners;
         info!(sources = sources.len(), sinks = sinks.len(), "pipeline started");
         let mut tasks = HashMap::new();
         let coordinator = coordinator.map(|coordinator| tokio::spawn(coordinator.run().in_current_span()));
@@ -161,12 +169,24 @@ impl Running {
             drain_timeout: self.pipeline.drain_timeout,
             stopped: Vec::new(),
         };
-        let report = supervisor.watch().await;
+        let report = match &logs {
+            Some(logs) => {
+                let channels = self.pipeline.channels.keys().map(ChannelName::shared).collect();
+                tokio::select! {
+                    report = supervisor.watch() => report,
+                    () = logs::watch(logs.clone(), channels) => unreachable!("watching logs does not end by itself"),
+                }
+            }
+            None => supervisor.watch().await,
+        };
         if let Some(mut coordinator) = coordinator
             && tokio::time::timeout(KAFKA_CLOSE_TIMEOUT, &mut coordinator).await.is_err()
         {
             warn!("the last transaction did not end in time; the broker ends it");
             coordinator.abort();
+        }
+        if let Some(logs) = logs {
+            logs::close(logs).await;
         }
         self.kafka.close(KAFKA_CLOSE_TIMEOUT).await;
         stages.iter().for_each(|stage| summarize(stage));

@@ -10,16 +10,43 @@ use tokio::sync::Notify;
 use super::*;
 use crate::event::{Batch, Packed};
 
-/// How the suite comes by a channel.
+/// How the suite comes by channels.
 trait Make {
-    fn make(&self, name: &str, number: usize, capacity: Capacity) -> Channel;
+    /// Channels of one pipeline, each with these readers. Made again after the old ones are gone, they go on where those were
+    /// if they outlive the process.
+    fn make(&self, channels: &[(&str, Capacity)], readers: &[&str]) -> Vec<Channel>;
 }
 
 struct Memory;
 
 impl Make for Memory {
-    fn make(&self, name: &str, number: usize, capacity: Capacity) -> Channel {
-        Channel::Memory(MemoryChannel::new(name, number, capacity))
+    fn make(&self, channels: &[(&str, Capacity)], _readers: &[&str]) -> Vec<Channel> {
+        let channels = channels.iter().enumerate();
+        channels.map(|(number, (name, room))| Channel::Memory(MemoryChannel::new(*name, number, *room))).collect()
+    }
+}
+
+struct File(tempfile::TempDir);
+
+impl File {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("a folder for the test"))
+    }
+}
+
+impl Make for File {
+    fn make(&self, channels: &[(&str, Capacity)], readers: &[&str]) -> Vec<Channel> {
+        let options = channels.iter().map(|(name, _)| wasmflow_log::ChannelOptions {
+            segment_bytes: 64 << 10,
+            min_free_bytes: 0,
+            readers: readers.iter().map(|reader| ((*reader).into(), wasmflow_log::Start::Tail)).collect(),
+            ..wasmflow_log::ChannelOptions::new(*name)
+        });
+        let disk = Arc::new(wasmflow_log::Disk);
+        let logs = wasmflow_log::LogSet::open(disk, self.0.path(), "test", options.collect());
+        let logs = Arc::new(logs.expect("the folder is ours").0);
+        let channels = channels.iter().enumerate();
+        channels.map(|(number, (name, room))| Channel::File(FileChannel::new(&logs, name, number, *room))).collect()
     }
 }
 
@@ -31,6 +58,15 @@ macro_rules! contract {
                 #[tokio::test]
                 async fn $rule() {
                     super::$rule(&super::Memory).await;
+                }
+            )*
+        }
+
+        mod file {
+            $(
+                #[tokio::test]
+                async fn $rule() {
+                    super::$rule(&super::File::new()).await;
                 }
             )*
         }
@@ -54,7 +90,11 @@ contract! {
 const ALL: TakeLimits = TakeLimits { events: 1000, bytes: 1 << 20, wait: Duration::ZERO };
 
 fn channel(make: &impl Make, events: u64) -> Channel {
-    make.make("events", 0, Capacity { events, bytes: 1 << 20 })
+    channel_for(make, events, &["r"])
+}
+
+fn channel_for(make: &impl Make, events: u64, readers: &[&str]) -> Channel {
+    make.make(&[("events", Capacity { events, bytes: 1 << 20 })], readers).remove(0)
 }
 
 fn batch(bodies: &[&str]) -> Batch {
@@ -67,7 +107,17 @@ fn bodies(taken: &Taken) -> Vec<String> {
 
 async fn put(channel: &Channel, bodies: &[&str]) -> Receipt {
     let puts = begin_puts(vec![(channel.clone(), batch(bodies))]).await.unwrap();
-    commit_puts(puts, &Arc::new(Notify::new()))
+    commit(puts).await
+}
+
+/// Commits, and waits for the disk where there is one.
+async fn commit(puts: Vec<PutTransaction>) -> Receipt {
+    let owner = Arc::new(Notify::new());
+    let receipt = commit_puts(puts, PutNote::of("source"), &owner).unwrap();
+    while !receipt.is_durable() {
+        owner.notified().await;
+    }
+    receipt
 }
 
 async fn take(reader: &mut Reader) -> Taken {
@@ -81,16 +131,16 @@ async fn waits<F: Future>(future: F) -> bool {
 
 async fn a_put_is_seen_when_it_is_committed_and_not_before(make: &impl Make) {
     let channel = channel(make, 10);
-    let (_writer, mut reader) = (channel.writer(), channel.reader("r"));
+    let (_writer, mut reader) = (channel.writer(), channel.reader("r").unwrap());
     let put = channel.begin_put(batch(&["a", "b"])).await.unwrap();
     assert!(waits(reader.take(&ALL)).await);
-    put.commit(None);
+    commit(vec![put]).await;
     assert_eq!(bodies(&take(&mut reader).await), ["a", "b"]);
 }
 
 async fn a_dropped_put_leaves_no_trace(make: &impl Make) {
     let channel = channel(make, 2);
-    let (writer, mut reader) = (channel.writer(), channel.reader("r"));
+    let (writer, mut reader) = (channel.writer(), channel.reader("r").unwrap());
     drop(channel.begin_put(batch(&["a", "b"])).await.unwrap());
     put(&channel, &["c", "d"]).await;
     drop(writer);
@@ -101,7 +151,7 @@ async fn a_dropped_put_leaves_no_trace(make: &impl Make) {
 
 async fn rolled_back_events_are_taken_again_in_order(make: &impl Make) {
     let channel = channel(make, 10);
-    let (_writer, mut reader) = (channel.writer(), channel.reader("r"));
+    let (_writer, mut reader) = (channel.writer(), channel.reader("r").unwrap());
     put(&channel, &["a", "b"]).await;
     put(&channel, &["c"]).await;
     let two = TakeLimits { events: 2, ..ALL };
@@ -115,7 +165,7 @@ async fn rolled_back_events_are_taken_again_in_order(make: &impl Make) {
 
 async fn a_full_channel_lets_puts_wait_and_serves_them_in_order(make: &impl Make) {
     let channel = channel(make, 2);
-    let (_writer, mut reader) = (channel.writer(), channel.reader("r"));
+    let (_writer, mut reader) = (channel.writer(), channel.reader("r").unwrap());
     put(&channel, &["a", "b"]).await;
     assert!(matches!(channel.try_begin_put(batch(&["c"])), Err(ChannelError::Full { held: 2, capacity: 2, .. })));
     let waiting = tokio::spawn({
@@ -132,7 +182,7 @@ async fn a_full_channel_lets_puts_wait_and_serves_them_in_order(make: &impl Make
 
 async fn a_put_larger_than_the_channel_goes_in_alone(make: &impl Make) {
     let channel = channel(make, 2);
-    let (_writer, mut reader) = (channel.writer(), channel.reader("r"));
+    let (_writer, mut reader) = (channel.writer(), channel.reader("r").unwrap());
     put(&channel, &["a", "b", "c"]).await;
     assert!(channel.try_begin_put(batch(&["d"])).is_err());
     assert_eq!(take(&mut reader).await.next, 3);
@@ -141,13 +191,14 @@ async fn a_put_larger_than_the_channel_goes_in_alone(make: &impl Make) {
 }
 
 async fn every_reader_gets_every_event_and_the_slowest_holds_the_room(make: &impl Make) {
-    let channel = channel(make, 2);
-    let (_writer, mut fast, mut slow) = (channel.writer(), channel.reader("fast"), channel.reader("slow"));
+    let channel = channel_for(make, 2, &["fast", "slow"]);
+    let (_writer, mut fast, mut slow) =
+        (channel.writer(), channel.reader("fast").unwrap(), channel.reader("slow").unwrap());
     let receipt = put(&channel, &["a", "b"]).await;
     assert_eq!(bodies(&take(&mut fast).await), ["a", "b"]);
     fast.settle(2);
     assert!(channel.try_begin_put(batch(&["c"])).is_err());
-    assert!(!receipt.is_settled());
+    assert_eq!(receipt.is_settled(), channel.is_durable(), "a put is safe on disk, or when all have settled it");
     assert_eq!(bodies(&take(&mut slow).await), ["a", "b"]);
     slow.settle(2);
     assert!(receipt.is_settled());
@@ -155,28 +206,30 @@ async fn every_reader_gets_every_event_and_the_slowest_holds_the_room(make: &imp
 }
 
 async fn a_put_into_two_channels_is_settled_when_both_are(make: &impl Make) {
-    let (left, right) = (channel(make, 10), make.make("right", 1, Capacity { events: 10, bytes: 1000 }));
-    let (mut left_reader, mut right_reader) = (left.reader("r"), right.reader("r"));
+    let room = Capacity { events: 10, bytes: 1000 };
+    let [left, right] = <[_; 2]>::try_from(make.make(&[("left", room), ("right", room)], &["r"])).unwrap();
+    let (mut left_reader, mut right_reader) = (left.reader("r").unwrap(), right.reader("r").unwrap());
     let owner = Arc::new(Notify::new());
     let puts = begin_puts(vec![(right.clone(), batch(&["a"])), (left.clone(), batch(&["a"]))]).await.unwrap();
-    let receipt = commit_puts(puts, &owner);
+    let receipt = commit_puts(puts, PutNote::of("source"), &owner).unwrap();
     take(&mut left_reader).await;
     left_reader.settle(1);
-    assert!(!receipt.is_settled());
+    assert!(left.is_durable() || !receipt.is_settled());
     take(&mut right_reader).await;
     right_reader.settle(1);
-    owner.notified().await;
-    assert!(receipt.is_settled());
+    while !receipt.is_settled() {
+        owner.notified().await;
+    }
 }
 
 #[tokio::test]
 async fn an_emptied_put_is_settled_at_once() {
-    assert!(commit_puts(Vec::new(), &Arc::new(Notify::new())).is_settled());
+    assert!(commit(Vec::new()).await.is_settled());
 }
 
 async fn takes_are_bounded_by_events_and_bytes_and_never_stuck_on_a_large_event(make: &impl Make) {
     let channel = channel(make, 10);
-    let (_writer, mut reader) = (channel.writer(), channel.reader("r"));
+    let (_writer, mut reader) = (channel.writer(), channel.reader("r").unwrap());
     put(&channel, &["aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "b", "c", "d"]).await;
     let small = TakeLimits { events: 2, bytes: 8, wait: Duration::ZERO };
     let mut sizes = Vec::new();
@@ -189,7 +242,7 @@ async fn takes_are_bounded_by_events_and_bytes_and_never_stuck_on_a_large_event(
 
 async fn a_reader_waits_for_a_fuller_batch_no_longer_than_it_was_told(make: &impl Make) {
     let channel = channel(make, 10);
-    let (_writer, mut reader) = (channel.writer(), channel.reader("r"));
+    let (_writer, mut reader) = (channel.writer(), channel.reader("r").unwrap());
     let patient = |wait| TakeLimits { events: 3, wait, ..ALL };
     put(&channel, &["a"]).await;
     let start = tokio::time::Instant::now();
@@ -203,7 +256,7 @@ async fn a_reader_waits_for_a_fuller_batch_no_longer_than_it_was_told(make: &imp
 
 async fn the_log_ends_when_the_last_writer_is_gone_and_everything_is_taken(make: &impl Make) {
     let channel = channel(make, 10);
-    let (first, second, mut reader) = (channel.writer(), channel.writer(), channel.reader("r"));
+    let (first, second, mut reader) = (channel.writer(), channel.writer(), channel.reader("r").unwrap());
     put(&channel, &["a"]).await;
     drop(first);
     assert_eq!(bodies(&take(&mut reader).await), ["a"]);
@@ -214,7 +267,7 @@ async fn the_log_ends_when_the_last_writer_is_gone_and_everything_is_taken(make:
 
 async fn a_failed_channel_refuses_puts_that_wait_and_those_that_come(make: &impl Make) {
     let channel = channel(make, 1);
-    let (_writer, _reader) = (channel.writer(), channel.reader("r"));
+    let (_writer, _reader) = (channel.writer(), channel.reader("r").unwrap());
     put(&channel, &["a"]).await;
     let waiting = tokio::spawn({
         let channel = channel.clone();
@@ -235,6 +288,8 @@ enum Step {
     Take(u8),
     SettleTaken,
     Rollback,
+    /// Close everything in order and go on from what is on disk.
+    Reopen,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -244,6 +299,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         (1..6u8).prop_map(Step::Take),
         Just(Step::SettleTaken),
         Just(Step::Rollback),
+        Just(Step::Reopen),
     ];
     prop::collection::vec(step, 1..80)
 }
@@ -251,14 +307,27 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     #[test]
     fn any_sequence_of_steps_agrees_with_a_queue(steps in steps()) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        runtime.block_on(agree_with_a_queue(&Memory, &steps));
+        runtime().block_on(agree_with_a_queue(&Memory, &steps));
     }
 }
 
+proptest! {
+    // Each case opens logs and syncs them.
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_sequence_of_steps_agrees_with_a_queue_on_disk(steps in steps()) {
+        runtime().block_on(agree_with_a_queue(&File::new(), &steps));
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap()
+}
+
 async fn agree_with_a_queue(make: &impl Make, steps: &[Step]) {
-    let channel = channel(make, 12);
-    let (_writer, mut reader) = (channel.writer(), channel.reader("r"));
+    let mut channel = channel(make, 12);
+    let (mut writer, mut reader) = (channel.writer(), channel.reader("r").unwrap());
     let (mut unsettled, mut taken, mut number) = (VecDeque::<String>::new(), 0, 0);
     let mut settled_up_to = 0;
     for step in steps {
@@ -269,7 +338,7 @@ async fn agree_with_a_queue(make: &impl Make, steps: &[Step]) {
                 match channel.try_begin_put(events) {
                     Ok(put) => {
                         assert!(unsettled.len() + names.len() <= 12);
-                        put.commit(None);
+                        commit(vec![put]).await;
                         number += names.len();
                         unsettled.extend(names);
                     }
@@ -293,6 +362,14 @@ async fn agree_with_a_queue(make: &impl Make, steps: &[Step]) {
                 reader.rollback();
                 taken = 0;
             }
+            Step::Reopen if channel.is_durable() => {
+                drop((writer, reader, channel));
+                channel = self::channel(make, 12);
+                (writer, reader) = (channel.writer(), channel.reader("r").unwrap());
+                taken = 0;
+            }
+            Step::Reopen => {}
         }
     }
+    drop(writer);
 }

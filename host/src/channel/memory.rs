@@ -22,6 +22,7 @@ use crate::event::Batch;
 pub struct MemoryChannel {
     name: Arc<str>,
     number: usize,
+    log_name: Arc<str>,
     log: Mutex<Log>,
     room: Arc<Room>,
     cuts: Option<Cuts>,
@@ -71,7 +72,9 @@ impl MemoryChannel {
     /// `number` is the channel's place in the pipeline: puts into several channels reserve in this order.
     pub fn new(name: impl Into<Arc<str>>, number: usize, capacity: Capacity) -> Arc<Self> {
         let name = name.into();
-        Arc::new(Self { room: Room::new(name.clone(), capacity), name, number, log: Mutex::default(), cuts: None })
+        let log_name = format!("{name}-{:08x}", rand::random::<u32>()).into();
+        let room = Room::new(name.clone(), capacity);
+        Arc::new(Self { room, name, number, log_name, log: Mutex::default(), cuts: None })
     }
 
     /// A channel of a pipeline with transactions: what readers settle stays until its cut is [`commit`](Self::commit)ted.
@@ -93,6 +96,10 @@ impl MemoryChannel {
 
     pub fn number(&self) -> usize {
         self.number
+    }
+
+    pub fn log_name(&self) -> &Arc<str> {
+        &self.log_name
     }
 
     pub fn room(&self) -> &Arc<Room> {
@@ -276,8 +283,7 @@ impl MemoryPut {
         &self.channel
     }
 
-    /// By value: no second commit, no late put.
-    pub fn commit(self, share: Option<ReceiptShare>) {
+    pub(super) fn commit(self, share: Option<ReceiptShare>) {
         self.channel.append(self.batch, self.room, share);
     }
 }

@@ -2,23 +2,25 @@
 //!
 //! Every channel keeps the same promises, proven by one suite (`contract.rs`):
 //!
-//! - A put is all or nothing: readers see its events after [`PutTransaction::commit`], and a put that is dropped before that
+//! - A put is all or nothing: readers see its events after [`commit_puts`], and a put that is dropped before that
 //!   leaves no trace. A put into several channels reserves its room in all of them first, always in the order of the
 //!   channels' numbers, so that two sources cannot wait for each other.
 //! - Every reader gets every event, in order. What a reader has taken but not settled comes again after a rollback.
 //! - A full channel lets puts wait, first come, first served; it never drops.
-//! - A put's [`Receipt`] is settled once its events are safe: once every reader has settled all of them. That is what a
-//!   source is acked for.
+//! - A put's [`Receipt`] is settled once its events are safe: in a file channel when they are on disk, in a memory channel when
+//!   every reader has settled all of them. That is what a source is acked for.
 
 #[cfg(test)]
 mod contract;
 mod cut;
+pub mod file;
 mod memory;
 mod receipt;
 mod room;
 mod take;
 
 pub use cut::{CutClock, WorkAhead};
+pub use file::{FileChannel, FilePut, FileReader};
 pub use memory::{MemoryChannel, MemoryPut, MemoryReader};
 pub use receipt::{Receipt, ReceiptShare};
 pub use room::{Amount, Capacity, Pressure};
@@ -27,6 +29,7 @@ pub use take::{TakeLimits, Taken};
 use std::sync::Arc;
 
 use crate::event::Batch;
+use crate::position::Part;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChannelError {
@@ -36,18 +39,52 @@ pub enum ChannelError {
     /// Give up: a reader of this channel has stopped for good, so nothing put here would ever be settled.
     #[error("channel `{channel}` has lost a reader: {reason}")]
     Failed { channel: Arc<str>, reason: Arc<str> },
+    /// Stop: its log may no longer survive a crash. What is not acked comes again after the next start.
+    #[error("{detail}")]
+    Broken { channel: Arc<str>, detail: Arc<str> },
+    /// Stop: no channel of this kind ever takes a put that large.
+    #[error("{detail}")]
+    TooLarge { channel: Arc<str>, detail: Arc<str> },
+    /// Stop: events that were acked cannot be read.
+    #[error("{detail}")]
+    Unreadable { channel: Arc<str>, detail: Arc<str> },
+}
+
+impl ChannelError {
+    /// What the operator can do about it.
+    pub fn remedy(&self) -> Option<String> {
+        match self {
+            Self::Full { .. } | Self::Failed { .. } => None,
+            Self::Broken { .. } => Some(
+                "see to the disk and start again: what is on it then counts, and sources bring the rest again".into(),
+            ),
+            Self::TooLarge { .. } => Some("make `batch_events` or `batch_bytes` of the source smaller".into()),
+            Self::Unreadable { channel, .. } => Some(format!(
+                "`wasmflow channel verify FILE {channel}` lists what is damaged, `wasmflow channel export FILE {channel}` \
+                 saves what is not; then go on behind it with `on_corruption = \"skip\"` in [channels.{channel}], or with \
+                 `wasmflow channel seek FILE {channel} SINK --to SEQUENCE`"
+            )),
+        }
+    }
+
+    /// Whether the channel itself is at fault, and not somebody who reads it.
+    pub fn is_own_fault(&self) -> bool {
+        matches!(self, Self::Broken { .. } | Self::TooLarge { .. } | Self::Unreadable { .. })
+    }
 }
 
 /// A channel of the pipeline, whatever keeps its events. A clone is the same channel.
 #[derive(Debug, Clone)]
 pub enum Channel {
     Memory(Arc<MemoryChannel>),
+    File(Arc<FileChannel>),
 }
 
 impl Channel {
     pub fn name(&self) -> &Arc<str> {
         match self {
             Self::Memory(channel) => channel.name(),
+            Self::File(channel) => channel.name(),
         }
     }
 
@@ -55,6 +92,7 @@ impl Channel {
     pub fn number(&self) -> usize {
         match self {
             Self::Memory(channel) => channel.number(),
+            Self::File(channel) => channel.number(),
         }
     }
 
@@ -62,6 +100,15 @@ impl Channel {
     pub fn held(&self) -> Amount {
         match self {
             Self::Memory(channel) => channel.room().held(),
+            Self::File(channel) => channel.room().held(),
+        }
+    }
+
+    /// Why nothing more is put.
+    pub fn failure(&self) -> Option<ChannelError> {
+        match self {
+            Self::Memory(channel) => channel.room().failure(),
+            Self::File(channel) => channel.room().failure(),
         }
     }
 
@@ -74,6 +121,7 @@ impl Channel {
     pub async fn begin_put(&self, batch: Batch) -> Result<PutTransaction, ChannelError> {
         match self {
             Self::Memory(channel) => channel.begin_put(batch).await.map(PutTransaction::Memory),
+            Self::File(channel) => channel.begin_put(batch).await.map(PutTransaction::File),
         }
     }
 
@@ -84,13 +132,32 @@ impl Channel {
     pub fn try_begin_put(&self, batch: Batch) -> Result<PutTransaction, ChannelError> {
         match self {
             Self::Memory(channel) => channel.try_begin_put(batch).map(PutTransaction::Memory),
+            Self::File(channel) => channel.try_begin_put(batch).map(PutTransaction::File),
+        }
+    }
+
+    /// Whether a put is safe once it is on disk, and not only when all readers have settled it.
+    pub fn is_durable(&self) -> bool {
+        matches!(self, Self::File(_))
+    }
+
+    /// Names the log for whoever gets events of it: with an event's sequence number it names the event. A memory channel is
+    /// a new log at each start.
+    pub fn log_name(&self) -> Arc<str> {
+        match self {
+            Self::Memory(channel) => channel.log_name().clone(),
+            Self::File(channel) => format!("{}-{}", channel.name(), channel.id()).into(),
         }
     }
 
     /// The cursor of the reader of this name: of a memory channel a new one, for every event put from now on.
-    pub fn reader(&self, _name: &str) -> Reader {
+    ///
+    /// # Errors
+    /// When a file channel has no such reader: its readers are named when it is opened.
+    pub fn reader(&self, name: &str) -> Result<Reader, ChannelError> {
         match self {
-            Self::Memory(channel) => Reader::Memory(channel.reader()),
+            Self::Memory(channel) => Ok(Reader::Memory(channel.reader())),
+            Self::File(channel) => channel.reader(name).map(|reader| Reader::File(Box::new(reader))),
         }
     }
 
@@ -98,6 +165,7 @@ impl Channel {
     pub fn writer(&self) -> Writer {
         match self {
             Self::Memory(channel) => channel.add_writer(),
+            Self::File(channel) => channel.add_writer(),
         }
         Writer(self.clone())
     }
@@ -114,35 +182,60 @@ impl Channel {
         let error = ChannelError::Failed { channel: self.name().clone(), reason: reason.into() };
         match self {
             Self::Memory(channel) => channel.room().fail(error),
+            Self::File(channel) => channel.room().fail(error),
         }
     }
 }
 
 /// A batch on its way into a channel, with its room reserved.
 ///
-/// Nobody sees the events before [`commit`](Self::commit), and then all of them or none. Dropping an uncommitted transaction
+/// Nobody sees the events before [`commit_puts`], and then all of them or none. Dropping an uncommitted transaction
 /// rolls it back, so an early return, a trap or a panic leaves the channel as it was.
 #[derive(Debug)]
 #[must_use = "an uncommitted transaction is rolled back"]
 pub enum PutTransaction {
     Memory(MemoryPut),
+    File(FilePut),
 }
 
 impl PutTransaction {
     pub fn channel(&self) -> Channel {
         match self {
             Self::Memory(put) => Channel::Memory(put.channel().clone()),
-        }
-    }
-
-    /// By value: no second commit, no late put.
-    pub fn commit(self, share: Option<ReceiptShare>) {
-        match self {
-            Self::Memory(put) => put.commit(share),
+            Self::File(put) => Channel::File(put.channel().clone()),
         }
     }
 
     pub fn rollback(self) {}
+
+    /// Commits into a channel whose pipeline counts the puts in transactions of its own.
+    ///
+    /// # Panics
+    /// When the channel is on disk: those are never part of such a pipeline.
+    pub fn commit_in_transaction(self) {
+        match self {
+            Self::Memory(put) => put.commit(None),
+            Self::File(put) => panic!("{:?} is part of a transaction of memory channels", put.channel()),
+        }
+    }
+}
+
+/// What is put with the events.
+#[derive(Debug, Clone, Copy)]
+pub struct PutNote<'n> {
+    /// Who puts. Puts of one name come one after the other.
+    pub source: &'n str,
+    /// How the source's position moves, in every file channel of the put.
+    pub parts: &'n [Part],
+    /// Whether these are all parts there are, and not only those that changed.
+    pub is_whole: bool,
+}
+
+impl<'n> PutNote<'n> {
+    /// A put that moves no position.
+    pub fn of(source: &'n str) -> Self {
+        Self { source, parts: &[], is_whole: false }
+    }
 }
 
 /// Reserves room for `batches` in their channels and returns the open transactions: all of them or none.
@@ -161,25 +254,49 @@ pub async fn begin_puts(mut batches: Vec<(Channel, Batch)>) -> Result<Vec<PutTra
     Ok(puts)
 }
 
-/// Commits `puts` as one; the receipt is settled when the events are safe in all the channels. `owner` is woken then.
-pub fn commit_puts(puts: Vec<PutTransaction>, owner: &Arc<tokio::sync::Notify>) -> Receipt {
-    let (receipt, shares) = Receipt::new(puts.len(), owner.clone());
-    for (put, share) in puts.into_iter().zip(shares) {
+/// Commits `puts` as one, by value: no second commit, no late put. The receipt is settled when the events are safe in all the
+/// channels. `owner` is woken then, and when they are durable in the file channels among them.
+///
+/// Every file channel of a source takes part in each of its puts, if need be with an empty batch: so each has all of the
+/// source's position.
+///
+/// # Errors
+/// When a log takes nothing any more: nothing was put then.
+pub fn commit_puts(
+    puts: Vec<PutTransaction>,
+    note: PutNote<'_>,
+    owner: &Arc<tokio::sync::Notify>,
+) -> Result<Receipt, ChannelError> {
+    let (mut memory, mut file) = (Vec::with_capacity(puts.len()), Vec::new());
+    for put in puts {
+        match put {
+            PutTransaction::Memory(put) => memory.push(put),
+            PutTransaction::File(put) => file.push(put),
+        }
+    }
+    let (receipt, shares) = Receipt::new(memory.len(), !file.is_empty(), owner.clone());
+    let mut shares = shares.into_iter();
+    if !file.is_empty() {
+        file::commit(file, note, shares.next().expect("there is one for the disk"))?;
+    }
+    for (put, share) in memory.into_iter().zip(shares) {
         put.commit(Some(share));
     }
-    receipt
+    Ok(receipt)
 }
 
 /// One cursor on a channel. Taking moves ahead of it; settling moves it.
 #[derive(Debug)]
 pub enum Reader {
     Memory(MemoryReader),
+    File(Box<FileReader>),
 }
 
 impl Reader {
     pub fn channel(&self) -> Channel {
         match self {
             Self::Memory(reader) => Channel::Memory(reader.channel().clone()),
+            Self::File(reader) => Channel::File(reader.channel().clone()),
         }
     }
 
@@ -192,6 +309,7 @@ impl Reader {
     pub async fn take(&mut self, limits: &TakeLimits) -> Result<Option<Taken>, ChannelError> {
         match self {
             Self::Memory(reader) => Ok(reader.take(limits).await),
+            Self::File(reader) => reader.take(limits).await,
         }
     }
 
@@ -199,6 +317,7 @@ impl Reader {
     pub fn pressure(&self) -> Pressure {
         match self {
             Self::Memory(reader) => reader.pressure(),
+            Self::File(reader) => reader.channel().room().pressure(),
         }
     }
 
@@ -206,6 +325,7 @@ impl Reader {
     pub async fn ended(&self) {
         match self {
             Self::Memory(reader) => reader.ended().await,
+            Self::File(reader) => reader.ended().await,
         }
     }
 
@@ -213,6 +333,7 @@ impl Reader {
     pub fn taken_up_to(&self) -> u64 {
         match self {
             Self::Memory(reader) => reader.taken_up_to(),
+            Self::File(reader) => reader.taken_up_to(),
         }
     }
 
@@ -220,6 +341,7 @@ impl Reader {
     pub fn is_at_end(&self) -> bool {
         match self {
             Self::Memory(reader) => reader.is_at_end(),
+            Self::File(reader) => reader.is_at_end(),
         }
     }
 
@@ -227,6 +349,7 @@ impl Reader {
     pub fn settle(&mut self, next: u64) {
         match self {
             Self::Memory(reader) => reader.settle(next),
+            Self::File(reader) => reader.settle(next),
         }
     }
 
@@ -256,6 +379,7 @@ impl Reader {
     pub fn rollback(&mut self) {
         match self {
             Self::Memory(reader) => reader.rollback(),
+            Self::File(reader) => reader.rollback(),
         }
     }
 }
@@ -274,6 +398,7 @@ impl Drop for Writer {
     fn drop(&mut self) {
         match &self.0 {
             Channel::Memory(channel) => channel.remove_writer(),
+            Channel::File(channel) => channel.remove_writer(),
         }
     }
 }

@@ -38,10 +38,9 @@ impl AddAssign for Amount {
 }
 
 impl SubAssign for Amount {
-    /// Never below nothing: of a log that was there before us only the sums are known.
     fn sub_assign(&mut self, other: Self) {
-        self.events = self.events.saturating_sub(other.events);
-        self.bytes = self.bytes.saturating_sub(other.bytes);
+        self.events -= other.events;
+        self.bytes -= other.bytes;
     }
 }
 
@@ -58,7 +57,10 @@ pub struct Room {
 
 #[derive(Debug, Default)]
 struct State {
-    held: Amount,
+    /// By puts, from their reservation until it is dropped.
+    reserved: Amount,
+    /// By a log that counts for itself.
+    logged: Amount,
     waiting: VecDeque<Waiting>,
     /// Given to each put that waits, so that it finds itself in the queue.
     ticket: u64,
@@ -81,7 +83,14 @@ impl Room {
 
     /// What is held or reserved.
     pub fn held(&self) -> Amount {
-        self.state.lock().held
+        self.state.lock().held()
+    }
+
+    /// What the channel's log holds now, beside what is reserved; lets in who waits, if there is room.
+    pub fn set_logged(&self, logged: Amount) {
+        let mut state = self.state.lock();
+        state.logged = logged;
+        self.admit(&mut state);
     }
 
     /// Waits for room.
@@ -97,7 +106,7 @@ impl Room {
                 return Err(error.clone());
             }
             if state.waiting.is_empty() && self.fits(&state, amount) {
-                state.held += amount;
+                state.reserved += amount;
                 return Ok(Reserved { room: self.clone(), amount });
             }
             let (answer, granted) = oneshot::channel();
@@ -125,18 +134,17 @@ impl Room {
         if !state.waiting.is_empty() || !self.fits(&state, amount) {
             return Err(ChannelError::Full {
                 channel: self.channel.clone(),
-                held: state.held.events,
+                held: state.held().events,
                 capacity: self.capacity.events,
             });
         }
-        state.held += amount;
+        state.reserved += amount;
         Ok(Reserved { room: self.clone(), amount })
     }
 
-    /// Gives room back, and lets in who waits for it.
-    pub fn release(&self, amount: Amount) {
+    fn release(&self, amount: Amount) {
         let mut state = self.state.lock();
-        state.held -= amount;
+        state.reserved -= amount;
         self.admit(&mut state);
     }
 
@@ -162,10 +170,10 @@ impl Room {
     }
 
     fn fits(&self, state: &State, amount: Amount) -> bool {
-        let is_empty = state.held == Amount::default();
-        is_empty
-            || state.held.events + amount.events <= self.capacity.events
-                && state.held.bytes + amount.bytes <= self.capacity.bytes
+        let held = state.held();
+        // A log on disk may hold bytes of puts without events: nobody settles those, so they must not be waited for.
+        held.events == 0
+            || held.events + amount.events <= self.capacity.events && held.bytes + amount.bytes <= self.capacity.bytes
     }
 
     fn admit(&self, state: &mut State) {
@@ -175,9 +183,17 @@ impl Room {
             let first = state.waiting.pop_front().expect("there is one");
             // Who is gone without having been taken off gives up its place right now, and comes here again.
             if first.answer.send(Ok(())).is_ok() {
-                state.held += first.amount;
+                state.reserved += first.amount;
             }
         }
+    }
+}
+
+impl State {
+    fn held(&self) -> Amount {
+        let mut held = self.reserved;
+        held += self.logged;
+        held
     }
 }
 
@@ -196,7 +212,7 @@ impl Drop for Place<'_> {
         let mut state = self.room.state.lock();
         state.waiting.retain(|waiting| waiting.ticket != self.ticket);
         if let Ok(Ok(())) = granted.try_recv() {
-            state.held -= self.amount;
+            state.reserved -= self.amount;
         }
         self.room.admit(&mut state);
     }
@@ -209,18 +225,9 @@ pub struct Reserved {
     amount: Amount,
 }
 
-impl Reserved {
-    /// The room stays taken: whoever knows when the events are gone releases it.
-    pub fn keep(mut self) -> Amount {
-        std::mem::take(&mut self.amount)
-    }
-}
-
 impl Drop for Reserved {
     fn drop(&mut self) {
-        if self.amount != Amount::default() {
-            self.room.release(self.amount);
-        }
+        self.room.release(self.amount);
     }
 }
 

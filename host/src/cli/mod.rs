@@ -1,8 +1,10 @@
 //! The command line: what can be asked of `wasmflow`, and what each answer exits with.
 
+mod channel;
 mod inspect;
 mod logs;
 mod run;
+mod source;
 mod validate;
 
 use std::io::Write as _;
@@ -69,6 +71,12 @@ enum Command {
     /// Look into plugins
     #[command(subcommand)]
     Plugin(PluginCommand),
+    /// Look into the file channels of a stopped pipeline, save what is in them, move their readers
+    #[command(subcommand)]
+    Channel(channel::ChannelCommand),
+    /// Say where a source of a stopped pipeline goes on
+    #[command(subcommand)]
+    Source(source::SourceCommand),
     /// Print the JSON Schema of the pipeline file, for editors
     #[command(after_help = SCHEMA_EXAMPLES)]
     Schema,
@@ -103,6 +111,8 @@ impl Arguments {
             Command::Run(run) => run.execute(&self.global),
             Command::Validate(validate) => validate.execute(&self.global),
             Command::Plugin(PluginCommand::Inspect(inspect)) => inspect.execute(&self.global),
+            Command::Channel(command) => command.execute(),
+            Command::Source(command) => command.execute(),
             Command::Schema => print(&pretty(&wasmflow::config::pipeline_schema())),
             Command::Completions { shell } => completions(shell),
         }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use wasmflow::agent;
+use wasmflow::agent::{self, logs::ReaderRemoval};
 use wasmflow::config::{Colour, Severity, load};
 use wasmflow::plugin::Engine;
 
@@ -19,6 +19,9 @@ pub struct Run {
     /// Pipeline files
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
+    /// Give up readers of file channels that no sink is any more, with what they have not delivered
+    #[arg(long)]
+    remove_readers: bool,
     #[command(flatten)]
     logs: LogOptions,
 }
@@ -58,7 +61,8 @@ impl Run {
             eprintln!("error: nothing was started");
             return ExitCode::from(INVALID);
         };
-        let ended = agent::run(pipelines, engine).await;
+        let removal = if self.remove_readers { ReaderRemoval::Remove } else { ReaderRemoval::Refuse };
+        let ended = agent::run(pipelines, engine, removal).await;
         drop(plugins);
         match ended {
             Err(error) => failed(&error),

@@ -5,7 +5,7 @@
 
 use super::check::named;
 use super::diagnostic::{Diagnostic, Span};
-use super::file::{AckWord, DeliveryWord, PipelineFile};
+use super::file::{AckWord, ChannelWord, DeliveryWord, PipelineFile};
 use super::read::At;
 use super::stage::{StageTable, stage_tables};
 use crate::plugin::{Description, PluginKind};
@@ -22,6 +22,11 @@ fn asked(file: &PipelineFile) -> Option<&Span> {
 pub fn check(file: &PipelineFile) -> Vec<Diagnostic> {
     let Some(asked) = asked(file) else { return without_effect(file).into_iter().collect() };
     let mut problems = connections(file, asked);
+    problems.extend(named(&file.channels).filter_map(|(name, channel)| {
+        let kind = channel.r#type.as_ref().filter(|kind| kind.value == ChannelWord::File)?;
+        let message = format!("channel `{}` is on disk; transactions from file channels are not in this version", name.value);
+        Some(problem(&kind.span, message, asked).hint("use `type = \"memory\"`: the sources bring again what is lost"))
+    }));
     problems.extend(named(&file.sources).filter_map(|(name, source)| {
         let ack = source.ack.as_ref().filter(|ack| ack.value == AckWord::Put)?;
         let message = format!("source `{}` hears that its events are safe before they are committed", name.value);

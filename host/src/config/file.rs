@@ -86,18 +86,69 @@ table! {
     pub struct ChannelTable {
         /// Where the channel keeps its events.
         r#type: optional ChannelWord = "memory",
-        /// A put waits while the channel holds this many events.
-        capacity_events: optional Count<1, 1_000_000_000> = "100000",
-        /// A put waits while the channel holds this many bytes.
-        capacity_bytes: optional Size<1, MAX_BYTES> = "64MiB",
+        /// A put waits while the channel holds this many events; default: 100000, of a file channel 1000000.
+        capacity_events: optional Count<1, 1_000_000_000>,
+        /// A put waits while the channel holds this many bytes; default: 64MiB, of a file channel 1GiB.
+        capacity_bytes: optional Size<1, MAX_BYTES>,
+        /// File: when a put is safe. `always`: once it is synced to disk. `interval`: once it is written; it is synced within
+        /// `sync_interval`, and a power cut may lose that much. `os`: once it is written; a power cut may lose more.
+        sync: optional SyncWord = "always",
+        /// File, with `sync = "interval"`: how much time a power cut may cost.
+        sync_interval: optional Time<1, HOUR_MS> = "1s",
+        /// File: how events are compressed on disk.
+        compression: optional CompressionWord = "none",
+        /// File: how long, or up to how many bytes, events stay that every sink has passed, as in `"7d"` or `"10GiB"`, or both
+        /// limits as in `{ age = "7d", bytes = "10GiB" }`. Without it they go at once.
+        retain: optional RetainValue,
+        /// File: the size of one file. Files are deleted whole.
+        segment_bytes: optional Size<65_536, MAX_SEGMENT_BYTES> = "64MiB",
+        /// File: puts wait rather than leave the file system with less free space than this.
+        min_free: optional Size<0, MAX_BYTES> = "64MiB",
+        /// File: what follows when events that were safe cannot be read any more. `skip` sets them aside, counts them and goes on.
+        on_corruption: optional CorruptionWord = "fail",
     }
-    later ["sync", "retain", "min_free", "on_damage", "connection", "topic"]
+    later ["connection", "topic"]
 }
 
 choice! {
     /// Where a channel keeps its events.
-    pub enum ChannelWord { Memory = "memory", }
-    later ["file", "kafka"]
+    pub enum ChannelWord { Memory = "memory", File = "file", }
+    later ["kafka"]
+}
+
+choice! {
+    /// When a put into a file channel is safe.
+    pub enum SyncWord { Always = "always", Interval = "interval", Os = "os", }
+    later []
+}
+
+choice! {
+    /// How a file channel compresses events.
+    pub enum CompressionWord { None = "none", Lz4 = "lz4", Zstd = "zstd", }
+    later []
+}
+
+choice! {
+    /// What follows when a file channel is damaged.
+    pub enum CorruptionWord { Fail = "fail", Skip = "skip", }
+    later []
+}
+
+table! {
+    /// How long events stay that every sink has passed.
+    pub struct RetainTable {
+        /// At most this long.
+        age: optional Time<1, YEARS_MS>,
+        /// At most this many bytes.
+        bytes: optional Size<1, MAX_BYTES>,
+    }
+    later []
+}
+
+choice! {
+    /// Where a sink starts that its channel does not know.
+    pub enum StartWord { Tail = "tail", Oldest = "oldest", }
+    later []
 }
 
 table! {
@@ -192,6 +243,8 @@ table! {
         batch_bytes: optional Size<1, MAX_BATCH_BYTES> = "1MiB",
         /// How long the sink waits for a fuller batch.
         batch_wait: optional Time<0, HOUR_MS> = "0ms",
+        /// Where the sink starts in a file channel that does not know it yet: at the next event put, or at the oldest kept.
+        start_at: optional StartWord = "tail",
         /// How many instances share the work.
         workers: optional Count<1, 1024> = "1",
         /// The plugin's own configuration.
@@ -203,7 +256,7 @@ table! {
         /// What happens after a failure that may go well later.
         retry: optional RetryTable,
     }
-    later ["when_behind", "start_at"]
+    later ["when_behind"]
 }
 
 table! {
@@ -280,8 +333,33 @@ const MAX_BATCH_EVENTS: u64 = 1_000_000;
 /// Limit: columns count bytes in 32 bits, and a batch is held in memory several times over.
 const MAX_BATCH_BYTES: u64 = 1 << 30;
 const MAX_BYTES: u64 = 1 << 40;
+const MAX_SEGMENT_BYTES: u64 = 4 << 30;
+const YEARS_MS: u64 = 100 * 366 * DAY_MS;
 /// Limit: what 32-bit WebAssembly can address.
 const MAX_MEMORY: u64 = 4 << 30;
+
+/// A duration, a size, or a table with both.
+#[derive(Debug, Clone)]
+pub struct RetainValue(pub RetainTable);
+
+impl Value for RetainValue {
+    fn read(node: &Node<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        if node.get_ref().as_table().is_some() {
+            return RetainTable::read(node, reader).map(RetainValue);
+        }
+        let is_size = node.get_ref().as_str().is_some_and(|text| quantity::parse_size(text).is_ok());
+        let mut table = RetainTable { age: None, bytes: None };
+        match is_size {
+            true => table.bytes = Some(At { value: Size::read(node, reader)?, span: node.span() }),
+            false => table.age = Some(At { value: Time::read(node, reader)?, span: node.span() }),
+        }
+        Some(RetainValue(table))
+    }
+
+    fn schema() -> Json {
+        json!({ "anyOf": [Time::<1, YEARS_MS>::schema(), Size::<1, MAX_BYTES>::schema(), RetainTable::schema()] })
+    }
+}
 
 /// A size within bounds, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

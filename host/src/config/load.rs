@@ -76,6 +76,26 @@ async fn load_one(path: &Path, environment: &Environment, engine: &Engine) -> Lo
     }
 }
 
+/// Loads one file without asking its plugins: enough to find its state, its channels and its sources.
+///
+/// # Errors
+/// What is wrong with the file.
+pub fn locate(path: &Path, environment: &Environment) -> Result<Pipeline, FileReport> {
+    let (text, problem) = FileText::read(path);
+    if let Some(problem) = problem {
+        return Err(FileReport::new(text, vec![problem]));
+    }
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.into());
+    let base_dir = absolute.parent().map_or(PathBuf::from("/"), Path::to_owned);
+    let around = Surroundings { base_dir: &base_dir, environment };
+    let (file, mut diagnostics) = read(&text.text, around);
+    let pipeline = file.and_then(|file| check::check(&file, around, &mut diagnostics));
+    match pipeline.filter(|_| !diagnostics.iter().any(Diagnostic::is_error)) {
+        Some(pipeline) => Ok(pipeline),
+        None => Err(FileReport::new(text, diagnostics)),
+    }
+}
+
 /// Reads a text as far as it can be read without looking at its meaning. Never panics, whatever the text.
 pub fn read(text: &str, around: Surroundings<'_>) -> (Option<PipelineFile>, Vec<Diagnostic>) {
     let (tree, errors) = DeTable::parse_recoverable(text);

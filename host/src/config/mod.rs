@@ -4,6 +4,7 @@
 
 pub mod pipeline;
 
+mod channel;
 mod check;
 mod diagnostic;
 mod exactly_once;
@@ -28,7 +29,7 @@ mod variables;
 
 pub use diagnostic::{Diagnostic, Severity, nearest_hint};
 pub use grants::needs_line;
-pub use load::{LoadedFile, load};
+pub use load::{LoadedFile, load, locate};
 pub use pipeline::{
     AckRule, AfterRetries, ChannelKind, ChannelName, ChannelSpec, ConnectionName, DeliveryPromise, DirGrant, Grants,
     HostPort, InterceptorSpec, KafkaConnection, Limits, Pipeline, PipelineName, RetryPolicy, SelectorSpec, SinkSpec,

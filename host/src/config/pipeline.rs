@@ -163,23 +163,69 @@ impl KafkaConnection {
 #[derive(Debug, Clone)]
 pub struct ChannelSpec {
     pub kind: ChannelKind,
-    /// Default 100,000: some fifty milliseconds of flow at two million events a second, so a sink that waits for a broker's
+    /// Of a memory channel by default 100,000: some fifty milliseconds of flow at two million events a second, so a sink that waits for a broker's
     /// answer does not stall its source, and a stall is still felt soon.
     pub capacity_events: usize,
-    /// Default 64 MiB. The bound that matters for memory: at the default event count it is reached at 670 bytes an event.
+    /// Of a memory channel by default 64 MiB. The bound that matters for memory: at the default event count it is reached at 670 bytes an event.
     pub capacity_bytes: usize,
+}
+
+impl ChannelSpec {
+    /// With the default bounds of the kind. A file channel is there to outlast an outage of what its sinks deliver to, so it
+    /// holds more: 1,000,000 events and 1 GiB.
+    pub fn of(kind: ChannelKind) -> Self {
+        match kind {
+            ChannelKind::Memory => ChannelSpec { kind, capacity_events: 100_000, capacity_bytes: 64 << 20 },
+            ChannelKind::File(_) => ChannelSpec { kind, capacity_events: 1_000_000, capacity_bytes: 1 << 30 },
+        }
+    }
+
+    pub fn is_durable(&self) -> bool {
+        matches!(self.kind, ChannelKind::File(_))
+    }
 }
 
 impl Default for ChannelSpec {
     fn default() -> Self {
-        ChannelSpec { kind: ChannelKind::Memory, capacity_events: 100_000, capacity_bytes: 64 << 20 }
+        ChannelSpec::of(ChannelKind::Memory)
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChannelKind {
     Memory,
+    File(FileSpec),
 }
+
+/// How a file channel keeps its events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileSpec {
+    pub sync: SyncRule,
+    pub compression: Compression,
+    /// How long segments stay that every reader has passed.
+    pub retain: Retain,
+    /// Default 64 MiB: a segment is the unit of deletion and of preallocation.
+    pub segment_bytes: u64,
+    /// Default 64 MiB: puts wait rather than leave the file system with less.
+    pub min_free_bytes: u64,
+    pub on_corruption: OnCorruption,
+}
+
+impl Default for FileSpec {
+    fn default() -> Self {
+        FileSpec {
+            sync: SyncRule::Always,
+            compression: Compression::None,
+            retain: Retain::default(),
+            segment_bytes: 64 << 20,
+            min_free_bytes: 64 << 20,
+            on_corruption: OnCorruption::Fail,
+        }
+    }
+}
+
+/// The log's own words, since they mean the same here.
+pub use wasmflow_log::{Compression, OnCorruption, Retain, Start, Sync as SyncRule};
 
 /// A source and its road to the channels.
 #[derive(Debug, Clone)]
@@ -267,6 +313,8 @@ pub struct SinkSpec {
     pub batch_bytes: u32,
     /// How long a take waits for a fuller batch. Default 0: what is there is taken.
     pub batch_wait: Duration,
+    /// Where the sink starts in a file channel that does not know it. Default: at the next event put.
+    pub start_at: Start,
 }
 
 /// A stage's own configuration, as JSON: once for the guest, once for everybody else.

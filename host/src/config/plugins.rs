@@ -7,6 +7,7 @@ use super::check::{Surroundings, named};
 use super::diagnostic::{Diagnostic, nearest_hint};
 use super::file::{AckWord, PipelineFile};
 use super::plugin_config::ConfigTable;
+use super::road::Road;
 use super::stage::{StageTable, stage_tables};
 use super::{exactly_once, grants, schema_check};
 use crate::plugin::{CheckError, Description, Engine, Plugin, PluginError, PluginKind, PluginOrigin, Problem};
@@ -140,7 +141,17 @@ fn promise_note(file: &PipelineFile, stage: &StageTable<'_>, description: &Descr
         return None;
     }
     let (_, table) = named(&file.sources).find(|(name, _)| name.span == stage.name.span)?;
+    let road = Road::of(file);
     let title = stage.title();
+    if !road.has_memory(table) {
+        if description.replays {
+            return None;
+        }
+        let message = format!("{title} cannot bring events again");
+        let hint = "what it has taken is safe once it is on disk; what is on the way there when the process is killed is lost, \
+                    unless whoever sends it waits for an answer";
+        return Some(Diagnostic::note("best-effort", stage.plugin_span(), message).hint(hint));
+    }
     if !description.replays {
         let message = format!("{title} is best effort: it cannot bring events again, and its channels are in memory");
         let hint = "what is in memory when the process is killed is lost; a stop by TERM or INT loses nothing";

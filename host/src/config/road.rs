@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use super::channel;
 use super::check::named;
 use super::diagnostic::{Diagnostic, Span, nearest_hint};
-use super::file::{ChannelWord, PipelineFile, PipelineTable, SelectorTable, SelectorWord, SourceTable};
-use super::pipeline::{ChannelKind, ChannelName, ChannelSpec, SelectorSpec};
+use super::file::{PipelineFile, PipelineTable, SelectorTable, SelectorWord, SourceTable};
+use super::pipeline::{ChannelName, ChannelSpec, SelectorSpec};
 use super::read::At;
 
 /// The channels of a file, by name, each with the place of its name.
@@ -25,20 +26,8 @@ struct Bound<'f> {
 
 impl<'f> Road<'f> {
     pub fn of(file: &'f PipelineFile) -> Road<'f> {
-        let default = ChannelSpec::default();
-        let channels = named(&file.channels).map(|(name, table)| {
-            let spec = ChannelSpec {
-                kind: match table.r#type.as_ref().map(|at| at.value) {
-                    Some(ChannelWord::Memory) | None => ChannelKind::Memory,
-                },
-                capacity_events: table
-                    .capacity_events
-                    .as_ref()
-                    .map_or(default.capacity_events, |at| at.value.0 as usize),
-                capacity_bytes: table.capacity_bytes.as_ref().map_or(default.capacity_bytes, |at| at.value.0 as usize),
-            };
-            (name.value.as_str(), (name.span.clone(), spec))
-        });
+        let channels =
+            named(&file.channels).map(|(name, table)| (name.value.as_str(), (name.span.clone(), channel::spec(table))));
         Road { file, channels: channels.collect() }
     }
 
@@ -72,10 +61,41 @@ impl<'f> Road<'f> {
         for reference in writers.iter().chain(&readers) {
             diagnostics.extend(self.unknown(reference));
         }
+        for (_, table) in named(&self.file.channels) {
+            diagnostics.extend(channel::problems(table));
+        }
+        for (_, sink) in named(&self.file.sinks) {
+            let spec = sink.channel.as_ref().and_then(|channel| self.channels.get(channel.value.as_str()));
+            diagnostics
+                .extend(sink.start_at.as_ref().zip(spec).and_then(|(at, spec)| channel::start_problem(at, spec)));
+        }
+        diagnostics.extend(named(&self.file.sources).filter_map(|(name, source)| self.mixed(name, source)));
         if is_whole {
             self.abandoned(&writers, &readers, diagnostics);
         }
         diagnostics.extend(self.bounds(table).iter().filter_map(|bound| self.too_large(bound)));
+    }
+
+    /// Whether a channel of the source is in memory.
+    pub fn has_memory(&self, source: &SourceTable) -> bool {
+        let mut specs = channels_of(source).filter_map(|channel| self.channels.get(channel.value.as_str()));
+        specs.any(|(_, spec)| !spec.is_durable())
+    }
+
+    /// A file channel beside a memory channel starts where all sinks have settled, so it can see repeats.
+    fn mixed(&self, name: &At<String>, source: &SourceTable) -> Option<Diagnostic> {
+        let durable = channels_of(source)
+            .find(|channel| self.channels.get(channel.value.as_str()).is_some_and(|(_, spec)| spec.is_durable()))?;
+        if !self.has_memory(source) {
+            return None;
+        }
+        let message = format!("source `{}` feeds memory channels and file channels", name.value);
+        let note = Diagnostic::note("mixed-channels", durable.span.clone(), message);
+        Some(note.hint(format!(
+            "after a crash it goes on at what the sinks of all its channels have settled, so channel `{}` may get some events \
+             twice; with file channels alone it would not",
+            durable.value
+        )))
     }
 
     fn unknown(&self, reference: &At<String>) -> Option<Diagnostic> {

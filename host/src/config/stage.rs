@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use super::check::{Surroundings, named};
 use super::diagnostic::{Diagnostic, Span, nearest_hint};
-use super::file::{AckWord, AllowTable, LimitsTable, PipelineFile, RetryTable, SinkTable, SourceTable, ThenWord};
+use super::file::{
+    AckWord, AllowTable, LimitsTable, PipelineFile, RetryTable, SinkTable, SourceTable, StartWord, ThenWord,
+};
 use super::grants;
 use super::pipeline::{
     AckRule, AfterRetries, ChannelName, InterceptorSpec, Limits, RetryPolicy, SinkSpec, SourceSpec, StageConfig,
-    StageName,
+    StageName, Start,
 };
 use super::plugin_config::ConfigTable;
 use super::read::{At, Count, Named, not_in_this_version};
@@ -177,6 +179,10 @@ fn sink(stage: &StageTable<'_>, table: &SinkTable, road: &Road<'_>, around: Surr
         batch_events: table.batch_events.as_ref().map_or(default_events, |at| at.value.0 as u32),
         batch_bytes: table.batch_bytes.as_ref().map_or(default_bytes, |at| at.value.0 as u32),
         batch_wait: table.batch_wait.as_ref().map_or(std::time::Duration::ZERO, |at| at.value.0),
+        start_at: match table.start_at.as_ref().map(|at| at.value) {
+            Some(StartWord::Tail) | None => Start::Tail,
+            Some(StartWord::Oldest) => Start::Oldest,
+        },
     })
 }
 

@@ -9,8 +9,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use crate::channel::{ChannelError, Reader, TakeLimits, Taken, begin_puts, commit_puts};
-use crate::dead_letter::{DeadLetters, RejectedBy};
+use crate::channel::{ChannelError, PutNote, Reader, TakeLimits, Taken, begin_puts, commit_puts};
+use crate::dead_letter::{self, DeadLetters, RejectedBy};
 use crate::event::MADE_HERE;
 use crate::interceptor::{Chain, Processed};
 use crate::kafka::{ProducerLost, Refused, StageKafka};
@@ -31,7 +31,7 @@ pub struct SinkParts {
     pub chain: Chain,
     pub reader: Reader,
     pub dead_letters: DeadLetters,
-    /// Names the channel's log for the plugin; another one at each start, as a memory channel is.
+    /// Names the channel's log for the plugin.
     pub log: Arc<str>,
     pub limits: TakeLimits,
     /// In a pipeline with transactions.
@@ -222,7 +222,7 @@ impl SinkRunner {
     }
 
     async fn take_over(&mut self, taken: Result<Option<Taken>, ChannelError>) -> Result<(), StageStop> {
-        let taken = taken.map_err(|error| self.parts.stage.stop(error.to_string()))?;
+        let taken = taken.map_err(|error| self.channel_failed(&error))?;
         let Some(taken) = taken else {
             self.ended = true;
             return Ok(());
@@ -387,8 +387,18 @@ impl SinkRunner {
         }
         let puts = begin_puts(letters.into_iter().collect()).await;
         let puts = puts.map_err(|error| self.parts.stage.stop(format!("its dead letters cannot be put: {error}")))?;
-        self.pending.buried(tag, commit_puts(puts, &self.letters_settled));
+        let source = dead_letter::source(&self.parts.stage.name);
+        let receipt = commit_puts(puts, PutNote::of(&source), &self.letters_settled);
+        self.pending.buried(tag, receipt.map_err(|error| self.channel_failed(&error))?);
         Ok(())
+    }
+
+    /// A channel that we read, or put dead letters into, cannot go on.
+    fn channel_failed(&self, error: &ChannelError) -> StageStop {
+        match error.remedy() {
+            Some(remedy) => self.parts.stage.stop_with_remedy(error.to_string(), remedy),
+            None => self.parts.stage.stop(error.to_string()),
+        }
     }
 
     fn settle(&mut self) {

@@ -174,7 +174,7 @@ mod tests {
         assert_eq!(pending.settle(2, true), Some(20));
         assert_eq!(pending.settle(NOTHING_KEPT, true), Some(30));
         pending.release_all();
-        let (receipt, shares) = Receipt::new(1, Arc::default());
+        let (receipt, shares) = Receipt::new(1, false, Arc::default());
         pending.buried(3, receipt);
         assert_eq!(pending.settle(NOTHING_KEPT, true), None);
         shares.into_iter().for_each(crate::channel::ReceiptShare::settle);

@@ -215,7 +215,7 @@ impl Participant {
         owner: &Arc<Notify>,
         commit: impl FnOnce(),
     ) -> Receipt {
-        let (receipt, mut shares) = Receipt::new(1, owner.clone());
+        let (receipt, mut shares) = Receipt::new(1, false, owner.clone());
         let mut state = self.transactions.state.lock();
         // Under the lock, so that the put is in one cut in all its channels.
         commit();

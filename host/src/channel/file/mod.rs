@@ -1,0 +1,252 @@
+//! The file channel: a log on disk that outlives the process. A put is acked once it is durable, whatever the sinks do.
+//!
+//! The crate `wasmflow-log` keeps the promises about the disk: whole puts across channels, recovery, cursors, corruption. Here
+//! are a batch's columns, room, and waking. All file channels of a pipeline are logs of one set, so that one put can be atomic
+//! over several of them.
+
+mod columns;
+mod reader;
+
+pub use columns::ColumnsError;
+pub use reader::FileReader;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use wasmflow_log::{ChannelId, Leg, Log, LogSet, Poisoned, PositionChange, Put, PutError};
+
+use super::room::{Amount, Capacity, Reserved, Room};
+use super::{ChannelError, PutNote, ReceiptShare};
+use crate::event::Batch;
+use crate::position::Part;
+
+/// One log of the pipeline's set, with room and readers.
+///
+/// Invariant: settled <= taken <= durable <= put, for each reader.
+pub struct FileChannel {
+    number: usize,
+    logs: Arc<LogSet>,
+    log: Log,
+    shared: Arc<Shared>,
+}
+
+/// What the log's own threads may touch. Apart from the channel, so that they never hold the log they belong to.
+struct Shared {
+    name: Arc<str>,
+    room: Arc<Room>,
+    writers: AtomicUsize,
+    /// Puts given to the log and not answered for.
+    under_way: AtomicUsize,
+    /// One for each reader: woken when there is more to read, by the end, and when the log fails.
+    arrived: Mutex<Vec<Arc<Notify>>>,
+}
+
+impl std::fmt::Debug for FileChannel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "file channel `{}` ({})", self.shared.name, self.log.id())
+    }
+}
+
+impl FileChannel {
+    /// The channel of an open log. `number` is its place in the pipeline: puts into several channels reserve in this order.
+    ///
+    /// # Panics
+    /// When `name` is not among the logs of the set.
+    pub fn new(logs: &Arc<LogSet>, name: &str, number: usize, capacity: Capacity) -> Arc<Self> {
+        let log = logs.log(name).expect("a channel's log is opened before the channel is made");
+        let name = log.name().clone();
+        let shared = Arc::new(Shared {
+            room: Room::new(name.clone(), capacity),
+            name,
+            writers: AtomicUsize::new(0),
+            under_way: AtomicUsize::new(0),
+            arrived: Mutex::default(),
+        });
+        log.on_change(Box::new({
+            let shared = shared.clone();
+            move || shared.wake_readers()
+        }));
+        let channel = Self { number, logs: logs.clone(), log, shared };
+        channel.count_held();
+        Arc::new(channel)
+    }
+
+    pub fn name(&self) -> &Arc<str> {
+        &self.shared.name
+    }
+
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
+    /// Random when the channel is made: with an event's sequence number it names the event for ever.
+    pub fn id(&self) -> ChannelId {
+        self.log.id()
+    }
+
+    pub fn room(&self) -> &Arc<Room> {
+        &self.shared.room
+    }
+
+    /// As [`Channel::begin_put`](super::Channel::begin_put).
+    ///
+    /// # Errors
+    /// When a reader of the channel has failed, or its log.
+    pub async fn begin_put(self: &Arc<Self>, batch: Batch) -> Result<FilePut, ChannelError> {
+        let room = self.shared.room.reserve(Amount::of(&batch)).await?;
+        Ok(FilePut { channel: self.clone(), batch, room })
+    }
+
+    /// Opens a put if there is room for it now.
+    ///
+    /// # Errors
+    /// When the channel is full, or has failed.
+    pub fn try_begin_put(self: &Arc<Self>, batch: Batch) -> Result<FilePut, ChannelError> {
+        let room = self.shared.room.try_reserve(Amount::of(&batch))?;
+        Ok(FilePut { channel: self.clone(), batch, room })
+    }
+
+    pub(super) fn add_writer(&self) {
+        self.shared.writers.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn remove_writer(&self) {
+        if self.shared.writers.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.shared.wake_readers();
+        }
+    }
+
+    /// Takes over what the log holds, whenever that may have changed.
+    fn count_held(&self) {
+        let held = self.log.held();
+        self.shared.room.set_logged(Amount { events: held.events, bytes: held.bytes });
+    }
+}
+
+impl Shared {
+    fn wake_readers(&self) {
+        self.arrived.lock().iter().for_each(|arrived| arrived.notify_one());
+    }
+
+    /// Nothing more is given to the log, and it has answered for all it was given.
+    fn is_complete(&self) -> bool {
+        self.writers.load(Ordering::Acquire) == 0 && self.under_way.load(Ordering::Acquire) == 0
+    }
+
+    fn answered(&self, outcome: &Result<(), Poisoned>) {
+        if let Err(poisoned) = outcome {
+            self.room.fail(broken(&self.name, poisoned));
+        }
+        self.under_way.fetch_sub(1, Ordering::AcqRel);
+        self.wake_readers();
+    }
+}
+
+/// The events of a frame, as `channel export` shows them.
+///
+/// # Errors
+/// When a later wasmflow wrote them, or none.
+pub fn events_of(frame: wasmflow_log::Frame) -> Result<Batch, ColumnsError> {
+    columns::decode(frame.columns)
+}
+
+/// A batch on its way into a file channel, with its room reserved.
+#[derive(Debug)]
+#[must_use = "an uncommitted transaction is rolled back"]
+pub struct FilePut {
+    channel: Arc<FileChannel>,
+    batch: Batch,
+    room: Reserved,
+}
+
+impl FilePut {
+    pub(super) fn channel(&self) -> &Arc<FileChannel> {
+        &self.channel
+    }
+}
+
+/// Gives the puts of one source to the log as one: it is durable in all their channels or in none. `share` is settled then.
+///
+/// # Errors
+/// When the log takes nothing any more, or never takes a put that large. Nothing was put.
+pub(super) fn commit(puts: Vec<FilePut>, note: PutNote<'_>, share: ReceiptShare) -> Result<(), ChannelError> {
+    let Some(first) = puts.first() else { return Ok(()) };
+    let logs = first.channel.logs.clone();
+    let put = Put {
+        source: note.source.into(),
+        position: match note.is_whole {
+            true => PositionChange::Whole(parts(note.parts)),
+            false => PositionChange::Parts(parts(note.parts)),
+        },
+        time_ms: now_ms(),
+        legs: puts.iter().map(leg).collect(),
+    };
+    let channels: Vec<_> = puts.iter().map(|put| put.channel.shared.clone()).collect();
+    channels.iter().for_each(|channel| _ = channel.under_way.fetch_add(1, Ordering::AcqRel));
+    let done = {
+        let channels = channels.clone();
+        move |outcome: Result<(), Poisoned>| {
+            channels.iter().for_each(|channel| channel.answered(&outcome));
+            if outcome.is_ok() {
+                share.settle();
+            }
+        }
+    };
+    if let Err(error) = logs.put(put, Box::new(done)) {
+        channels.iter().for_each(|channel| _ = channel.under_way.fetch_sub(1, Ordering::AcqRel));
+        return Err(refused(&first.channel.shared.name, &error));
+    }
+    for put in puts {
+        // The log counts the events from here on, so the reservation goes only after that.
+        put.channel.count_held();
+        drop(put.room);
+    }
+    Ok(())
+}
+
+fn leg(put: &FilePut) -> Leg {
+    let events = u32::try_from(put.batch.count()).expect("a batch's rows are numbered in 32 bits");
+    Leg { channel: put.channel.shared.name.clone(), events, columns: columns::encode(&put.batch) }
+}
+
+fn parts(parts: &[Part]) -> Vec<wasmflow_log::Part> {
+    parts.iter().map(|part| wasmflow_log::Part { key: part.key.clone(), value: part.value.clone() }).collect()
+}
+
+/// The columns of a put without events.
+pub fn empty_columns() -> Vec<bytes::Bytes> {
+    columns::encode(&Batch::empty())
+}
+
+/// The time of a put, for `channel seek` and `retain` only: a clock that jumps harms nothing else.
+pub(crate) fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+fn broken(channel: &Arc<str>, error: &dyn std::error::Error) -> ChannelError {
+    ChannelError::Broken { channel: channel.clone(), detail: chain(error) }
+}
+
+fn refused(channel: &Arc<str>, error: &PutError) -> ChannelError {
+    match error {
+        PutError::Poisoned(poisoned) => broken(&poisoned.channel, poisoned),
+        PutError::TooLarge { channel, .. } => {
+            ChannelError::TooLarge { channel: channel.clone(), detail: error.to_string().into() }
+        }
+        PutError::NoSuchChannel { .. } | PutError::BadLegs { .. } => broken(channel, error),
+    }
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> Arc<str> {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text.into()
+}

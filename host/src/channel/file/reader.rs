@@ -1,0 +1,212 @@
+//! Reading a file channel: frames become batches on a thread that may block, a little ahead of the sink.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use wasmflow_log::{Cursor, Frame, ReadError, ReadLimits};
+
+use super::{FileChannel, chain, columns};
+use crate::channel::ChannelError;
+use crate::channel::take::{TakeLimits, Taken, collect, is_due};
+use crate::event::Batch;
+
+/// What one read brings at least, if it is there: enough that the hop to another thread costs nothing an event, little enough
+/// that a rollback throws little away.
+const READ_EVENTS: u64 = 8_192;
+const READ_BYTES: u64 = 1 << 20;
+
+/// One cursor on a file channel.
+pub struct FileReader {
+    channel: Arc<FileChannel>,
+    cursor: Cursor,
+    /// Nothing while it is reading.
+    reader: Option<wasmflow_log::Reader>,
+    /// The read under way. Kept here, so that a cancelled take loses nothing.
+    reading: Option<JoinHandle<Read>>,
+    /// Where the next read starts, after a rollback.
+    rewind: Option<u64>,
+    /// Read and not taken: batches with the sequence numbers of their first events.
+    ahead: VecDeque<(u64, Batch)>,
+    /// Sequence number of the next event to be taken.
+    taken: u64,
+    /// Until when the take under way waits for a fuller batch.
+    fuller_until: Option<Instant>,
+    arrived: Arc<Notify>,
+}
+
+struct Read {
+    reader: wasmflow_log::Reader,
+    frames: Result<Vec<(u64, Batch)>, ChannelError>,
+}
+
+impl std::fmt::Debug for FileReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "reader `{}` of {:?} at {}", self.cursor.reader(), self.channel, self.taken)
+    }
+}
+
+impl FileChannel {
+    /// The reader of this name, which was among the options when the log was opened.
+    ///
+    /// # Errors
+    /// When there is no such reader, or it is open already.
+    pub fn reader(self: &Arc<Self>, name: &str) -> Result<FileReader, ChannelError> {
+        let reader = self.log.reader(name).map_err(|error| unreadable(self.name(), &error))?;
+        let arrived = Arc::new(Notify::new());
+        self.shared.arrived.lock().push(arrived.clone());
+        let cursor = reader.cursor();
+        Ok(FileReader {
+            channel: self.clone(),
+            taken: cursor.settled(),
+            cursor,
+            reader: Some(reader),
+            reading: None,
+            rewind: None,
+            ahead: VecDeque::new(),
+            fuller_until: None,
+            arrived,
+        })
+    }
+}
+
+impl FileReader {
+    pub fn channel(&self) -> &Arc<FileChannel> {
+        &self.channel
+    }
+
+    /// As [`Reader::take`](crate::channel::Reader::take).
+    pub async fn take(&mut self, limits: &TakeLimits) -> Result<Option<Taken>, ChannelError> {
+        loop {
+            // Asked before the read: what is durable by then is among what the read brings.
+            let complete = self.channel.shared.is_complete();
+            let (mut waiting, mut bytes) = self.ahead();
+            let mut is_all = false;
+            if waiting < limits.events && bytes < limits.bytes {
+                is_all = !self.read(limits).await?;
+                (waiting, bytes) = self.ahead();
+            }
+            let ended = is_all && complete;
+            let is_full = waiting >= limits.events || bytes >= limits.bytes;
+            if is_full || (ended && waiting > 0) || is_due(&mut self.fuller_until, waiting, limits.wait) {
+                return Ok(Some(self.taken(limits)));
+            }
+            match (waiting, self.fuller_until) {
+                _ if !is_all => {}
+                (0, _) if ended && self.is_at_end() => return Ok(None),
+                (1.., Some(deadline)) => _ = tokio::time::timeout_at(deadline, self.arrived.notified()).await,
+                _ => self.arrived.notified().await,
+            }
+        }
+    }
+
+    pub fn taken_up_to(&self) -> u64 {
+        self.taken
+    }
+
+    /// Waits until the log has ended and all of it has been taken.
+    pub async fn ended(&self) {
+        while !(self.channel.shared.is_complete() && self.is_at_end()) {
+            self.arrived.notified().await;
+        }
+    }
+
+    pub fn is_at_end(&self) -> bool {
+        self.channel.log.status().readable_sequence <= self.taken
+    }
+
+    pub fn settle(&mut self, next: u64) {
+        assert!(next <= self.taken, "settled {next} before it was taken (up to {})", self.taken);
+        self.cursor.settle(next);
+        self.channel.count_held();
+    }
+
+    pub fn rollback(&mut self) {
+        self.taken = self.cursor.settled();
+        self.ahead.clear();
+        self.fuller_until = None;
+        self.rewind = Some(self.taken);
+    }
+
+    /// Events and bytes that were read and not taken.
+    fn ahead(&self) -> (usize, usize) {
+        let Some((first, batch)) = self.ahead.front() else { return (0, 0) };
+        let skip = self.taken.saturating_sub(*first) as usize;
+        let events: usize = self.ahead.iter().map(|(_, batch)| batch.count()).sum();
+        let bytes: usize = self.ahead.iter().skip(1).map(|(_, batch)| batch.byte_size()).sum();
+        // Of the first batch its share, without cutting it.
+        let rest = batch.byte_size() * (batch.count() - skip) / batch.count();
+        (events - skip, bytes + rest)
+    }
+
+    fn taken(&mut self, limits: &TakeLimits) -> Taken {
+        let batches = collect(self.ahead.iter().map(|(first, batch)| (*first, batch)), self.taken, limits);
+        let taken = Taken::new(&batches, self.taken);
+        self.taken = taken.next;
+        self.fuller_until = None;
+        while self.ahead.front().is_some_and(|(first, batch)| first + batch.count() as u64 <= self.taken) {
+            self.ahead.pop_front();
+        }
+        taken
+    }
+
+    /// Reads once. False: there is nothing more for now.
+    ///
+    /// Cancel: the read goes on and is taken over by the next call.
+    async fn read(&mut self, limits: &TakeLimits) -> Result<bool, ChannelError> {
+        if self.reading.is_none() {
+            self.start_reading(limits);
+        }
+        let reading = self.reading.as_mut().expect("it has just been started");
+        let read = reading.await;
+        self.reading = None;
+        let Read { reader, frames } = read.expect("reading does not panic");
+        self.reader = Some(reader);
+        // What was on its way when the reader was rolled back is read again, from the right place.
+        if self.rewind.is_some() {
+            return Ok(true);
+        }
+        let frames = frames?;
+        let is_more = !frames.is_empty();
+        self.ahead.extend(frames.into_iter().filter(|(_, batch)| !batch.is_empty()));
+        Ok(is_more)
+    }
+
+    fn start_reading(&mut self, limits: &TakeLimits) {
+        let mut reader = self.reader.take().expect("it is here unless it is reading");
+        if let Some(sequence) = self.rewind.take() {
+            reader.rewind(sequence);
+        }
+        let limits =
+            ReadLimits { events: READ_EVENTS.max(limits.events as u64), bytes: READ_BYTES.max(limits.bytes as u64) };
+        let channel = self.channel.name().clone();
+        self.reading = Some(tokio::task::spawn_blocking(move || {
+            let frames = reader.read(limits).map_err(|error| unreadable(&channel, &error));
+            let frames = frames.and_then(|frames| frames.into_iter().map(|frame| decoded(&channel, frame)).collect());
+            Read { reader, frames }
+        }));
+    }
+}
+
+fn decoded(channel: &Arc<str>, frame: Frame) -> Result<(u64, Batch), ChannelError> {
+    let (first, events) = (frame.first_sequence, frame.events as usize);
+    let unreadable = |detail: String| ChannelError::Unreadable {
+        channel: channel.clone(),
+        detail: format!("channel `{channel}`, put {} of `{}` at sequence {first}: {detail}", frame.put, frame.source)
+            .into(),
+    };
+    match columns::decode(frame.columns) {
+        Ok(batch) if batch.count() == events => Ok((first, batch)),
+        Ok(batch) => Err(unreadable(format!("{} events where {events} were put", batch.count()))),
+        Err(error) => Err(unreadable(error.to_string())),
+    }
+}
+
+fn unreadable(channel: &Arc<str>, error: &ReadError) -> ChannelError {
+    match error {
+        ReadError::Poisoned(poisoned) => super::broken(&poisoned.channel, poisoned),
+        other => ChannelError::Unreadable { channel: channel.clone(), detail: chain(other) },
+    }
+}
