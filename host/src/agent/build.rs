@@ -94,9 +94,7 @@ impl<'p> Builder<'p> {
                     Channel::File(FileChannel::new(logs, name.as_str(), number, capacity))
                 }
                 (_, _, None) => Channel::Memory(MemoryChannel::new(name.shared(), number, capacity)),
-                (_, _, Some(exactly_once)) => {
-                    Channel::Memory(exactly_once.channel(pipeline, name, number, capacity))
-                }
+                (_, _, Some(exactly_once)) => Channel::Memory(exactly_once.channel(pipeline, name, number, capacity)),
             };
             (name.clone(), channel)
         });

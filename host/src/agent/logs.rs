@@ -123,7 +123,7 @@ fn unclaimed(
         log.remove_reader(&reader_name).map_err(|source| LogsError::Remove {
             channel: name.clone(),
             reader: reader_name.clone(),
-            source,
+            source: Box::new(source),
         })?;
     }
     warn!(channel = %name, reader = %reader_name, events, "reader removed, with what it had not delivered");

@@ -174,6 +174,7 @@ impl Channel {
     pub fn put_letters(&self, letters: Batch, cut: u64) {
         match self {
             Self::Memory(channel) => channel.put_letters(letters, cut),
+            Self::File(channel) => panic!("{channel:?} is part of a transaction of memory channels"),
         }
     }
 
@@ -358,6 +359,7 @@ impl Reader {
     pub fn cut(&self) -> u64 {
         match self {
             Self::Memory(reader) => reader.cut(),
+            Self::File(_) => 0,
         }
     }
 
@@ -365,6 +367,7 @@ impl Reader {
     pub async fn closed(&self) {
         match self {
             Self::Memory(reader) => reader.closed().await,
+            Self::File(reader) => reader.closed().await,
         }
     }
 
@@ -372,6 +375,7 @@ impl Reader {
     pub fn restart(&mut self) {
         match self {
             Self::Memory(reader) => reader.restart(),
+            Self::File(reader) => panic!("{reader:?} is part of a transaction of memory channels"),
         }
     }
 

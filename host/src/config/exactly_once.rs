@@ -24,7 +24,8 @@ pub fn check(file: &PipelineFile) -> Vec<Diagnostic> {
     let mut problems = connections(file, asked);
     problems.extend(named(&file.channels).filter_map(|(name, channel)| {
         let kind = channel.r#type.as_ref().filter(|kind| kind.value == ChannelWord::File)?;
-        let message = format!("channel `{}` is on disk; transactions from file channels are not in this version", name.value);
+        let message =
+            format!("channel `{}` is on disk; transactions from file channels are not in this version", name.value);
         Some(problem(&kind.span, message, asked).hint("use `type = \"memory\"`: the sources bring again what is lost"))
     }));
     problems.extend(named(&file.sources).filter_map(|(name, source)| {

@@ -113,6 +113,13 @@ impl FileReader {
         }
     }
 
+    /// Waits until nobody puts any more.
+    pub async fn closed(&self) {
+        while !self.channel.shared.is_complete() {
+            self.arrived.notified().await;
+        }
+    }
+
     pub fn is_at_end(&self) -> bool {
         self.channel.log.status().readable_sequence <= self.taken
     }
