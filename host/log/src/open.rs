@@ -1,16 +1,16 @@
 //! From what recovery found to channels that run.
 
-use std::path::Path;
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::cache::Cache;
 use crate::channel::Channel;
 use crate::channel::append::Core;
-use crate::channel::state::{LiveSegment, ReaderState, Spot, State};
+use crate::channel::state::{LiveSegment, ReaderState, State};
 use crate::error::OpenError;
-use crate::format::header::End;
+use crate::format::header::Header;
 use crate::names;
 use crate::options::{ChannelOptions, OnCorruption};
 use crate::put::ChannelId;
@@ -18,7 +18,7 @@ use crate::reader::locate;
 use crate::recover::commit::{Committed, commit};
 use crate::recover::decide::decide;
 use crate::recover::folder::scan;
-use crate::recover::{ChannelScan, Look};
+use crate::recover::{ChannelScan, Look, SegmentInfo};
 use crate::report::{Note, Recovered, RecoveredChannel, RecoveredReader, RecoveredSource};
 use crate::root::Root;
 use crate::set::channel_folder;
@@ -160,77 +160,12 @@ fn open_channel(
     call_keeper: &CallKeeper,
 ) -> Result<Channel, OpenError> {
     let Committed { header, file, path, readers } = commit(&**storage, scan, &options)?;
-    let end = End { offset: header.length, frame: header.base_frame, sequence: header.base_sequence };
-    let written = Spot { segment: header.number, at: end };
-    let mut segments = std::collections::VecDeque::new();
-    let mut bytes_before = 0;
-    for segment in &scan.segments {
-        segments.push_back(LiveSegment {
-            number: segment.number,
-            path: segment.path.clone(),
-            header_bytes: segment.header_bytes,
-            base_frame: segment.base_frame,
-            base_sequence: segment.base_sequence,
-            created_ms: segment.created_ms,
-            file_bytes: segment.file_bytes,
-            bytes_before,
-            end: Some(segment.end),
-        });
-        bytes_before += segment.end.offset.saturating_sub(segment.header_bytes);
-    }
-    segments.push_back(LiveSegment {
-        number: header.number,
-        path,
-        header_bytes: header.length,
-        base_frame: header.base_frame,
-        base_sequence: header.base_sequence,
-        created_ms: header.created_ms,
-        file_bytes: header.length,
-        bytes_before,
-        end: None,
-    });
-    let pairs = segments.iter().zip(segments.iter().skip(1));
-    let gaps = pairs.filter_map(|(before, next): (&LiveSegment, &LiveSegment)| {
-        let end = before.end.map_or(next.base_sequence, |end| end.sequence);
-        (end < next.base_sequence).then_some((end, next.base_sequence))
-    });
-    let gaps = gaps.collect();
-    let state = State {
-        segments,
-        gaps,
-        watermark_ms: 0,
-        readable: written,
-        written,
-        synced: end,
-        under_way: Default::default(),
-        voids: header.voids.clone(),
-        readers: Vec::new(),
-        cache: Cache::new(options.cache_bytes),
-        queued: Default::default(),
-        poisoned: None,
-        waiting: None,
-        notes: Vec::new(),
-        syncs: 0,
-        written_bytes: 0,
-        last_sync: Default::default(),
-        skipped_events: 0,
-    };
-    let core = Core {
-        file,
-        number: header.number,
-        header_bytes: header.length,
-        base_frame: header.base_frame,
-        room: header.length,
-        end,
-        synced: end,
-        tracks: header.tracks,
-        sources: Vec::new(),
-        group: Default::default(),
-        written: Vec::new(),
-        unsynced_since: None,
-    };
+    let id = header.id;
+    let segments = live_segments(&scan.segments, &header, path);
+    let state = State::new(segments, header.voids.clone(), options.cache_bytes);
+    let core = Core::new(file, header);
     let channel = Channel {
-        id: header.id,
+        id,
         path: scan.path.clone(),
         storage: storage.clone(),
         queue: Mutex::default(),
@@ -246,6 +181,28 @@ fn open_channel(
         channel.add_known_reader(reader.name, reader.slot, reader.unclaimed);
     }
     Ok(channel)
+}
+
+/// The segments that were found, and the new one.
+fn live_segments(found: &[SegmentInfo], header: &Header, path: PathBuf) -> VecDeque<LiveSegment> {
+    let mut bytes_before = 0;
+    let mut segments = VecDeque::with_capacity(found.len() + 1);
+    for segment in found {
+        segments.push_back(LiveSegment {
+            number: segment.number,
+            path: segment.path.clone(),
+            header_bytes: segment.header_bytes,
+            base_frame: segment.base_frame,
+            base_sequence: segment.base_sequence,
+            created_ms: segment.created_ms,
+            file_bytes: segment.file_bytes,
+            bytes_before,
+            end: Some(segment.end),
+        });
+        bytes_before += segment.end.offset.saturating_sub(segment.header_bytes);
+    }
+    segments.push_back(LiveSegment::begun(header, path, bytes_before));
+    segments
 }
 
 impl Channel {

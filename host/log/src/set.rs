@@ -132,24 +132,14 @@ impl LogSet {
             return Err(poisoned.clone().into());
         }
         let changes = order.changes(&ids, &put.position);
-        let metas: Vec<Vec<u8>> = changes
-            .iter()
-            .zip(&payloads)
-            .zip(&ids)
-            .map(|((change, payload), id)| payload.meta(&put.source, &ids, *id, change))
+        let metas: Vec<Vec<u8>> = (payloads.iter().zip(&ids).zip(&changes))
+            .map(|((payload, id), change)| payload.meta(&put.source, &ids, *id, change))
             .collect();
-        for ((meta, payload), channel) in metas.iter().zip(&payloads).zip(&channels) {
-            let bytes = HEAD_BYTES + meta.len() as u64 + payload.bytes;
-            if bytes > MAX_FRAME_BYTES {
-                let channel = channel.options.name.clone();
-                return Err(PutError::TooLarge { channel, bytes, limit: MAX_FRAME_BYTES });
-            }
-        }
-        let number = order.last_used + 1;
-        order.last_used = number;
+        check_sizes(&channels, &payloads, &metas)?;
+        order.last_used += 1;
         apply(&mut order.position, &put.position);
         order.current.clone_from(&ids);
-        let under_way = order.add(&source, number, &channels, done);
+        let under_way = order.add(&source, &channels, done);
         let legs = put.legs.into_iter().zip(payloads).zip(metas).zip(changes).zip(&channels);
         for ((((leg, payload), meta), position), channel) in legs {
             channel.enqueue(Queued {
@@ -166,7 +156,7 @@ impl LogSet {
                 position,
             });
         }
-        Ok(number)
+        Ok(under_way.number)
     }
 
     fn channels_of(&self, put: &Put) -> Result<Vec<Arc<Channel>>, PutError> {
@@ -288,6 +278,17 @@ impl LogSet {
     pub fn forget(self) {
         self.channels.write().clear();
     }
+}
+
+fn check_sizes(channels: &[Arc<Channel>], payloads: &[Payload], metas: &[Vec<u8>]) -> Result<(), PutError> {
+    for ((meta, payload), channel) in metas.iter().zip(payloads).zip(channels) {
+        let bytes = HEAD_BYTES + meta.len() as u64 + payload.bytes;
+        if bytes > MAX_FRAME_BYTES {
+            let channel = channel.options.name.clone();
+            return Err(PutError::TooLarge { channel, bytes, limit: MAX_FRAME_BYTES });
+        }
+    }
+    Ok(())
 }
 
 /// A leg's columns as they are stored.

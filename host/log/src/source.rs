@@ -107,10 +107,10 @@ impl Order {
         channels.iter().map(told).collect()
     }
 
-    /// Takes up a put that every channel is about to be given.
-    pub fn add(&mut self, source: &Arc<Source>, number: u64, channels: &[Arc<Channel>], done: Done) -> Arc<UnderWay> {
+    /// Takes up the put with the newest number, which every channel is about to be given.
+    pub fn add(&mut self, source: &Arc<Source>, channels: &[Arc<Channel>], done: Done) -> Arc<UnderWay> {
         let put = Arc::new(UnderWay {
-            number,
+            number: self.last_used,
             source: source.clone(),
             channels: channels.iter().map(Arc::downgrade).collect(),
             missing: channels.len().into(),

@@ -42,6 +42,27 @@ pub struct Core {
     pub unsynced_since: Option<Instant>,
 }
 
+impl Core {
+    /// On a segment that was just made.
+    pub fn new(file: Arc<dyn File>, header: Header) -> Self {
+        let end = End { offset: header.length, frame: header.base_frame, sequence: header.base_sequence };
+        Self {
+            file,
+            number: header.number,
+            header_bytes: header.length,
+            base_frame: header.base_frame,
+            room: header.length,
+            end,
+            synced: end,
+            tracks: header.tracks,
+            sources: Vec::new(),
+            group: VecDeque::new(),
+            written: Vec::new(),
+            unsynced_since: None,
+        }
+    }
+}
+
 /// What came of a turn of the writer.
 #[derive(Debug)]
 pub enum Turn {
@@ -182,7 +203,7 @@ impl Channel {
         }
         let header = self.next_header(core, lossy);
         let made = segment::create(&*self.storage, &self.path, &header);
-        let (file, path, header_bytes) = made.map_err(|error| {
+        let (file, path, length) = made.map_err(|error| {
             _ = self.storage.remove(&crate::names::temporary(&self.path));
             trouble(format!("begin segment {}", header.number), error)
         })?;
@@ -190,27 +211,17 @@ impl Channel {
         _ = core.file.set_len(core.end.offset);
         core.file = file;
         core.number = header.number;
-        core.header_bytes = header_bytes;
+        core.header_bytes = length;
         core.base_frame = header.base_frame;
-        core.room = header_bytes;
+        core.room = length;
         let ended = core.end;
-        core.end.offset = header_bytes;
+        core.end.offset = length;
         let mut state = self.state.lock();
         let old = state.segments.back_mut().expect("one is being written");
         old.end = Some(ended);
         old.file_bytes = ended.offset;
         let bytes_before = old.bytes_before + ended.offset - old.header_bytes;
-        state.segments.push_back(LiveSegment {
-            number: header.number,
-            path,
-            header_bytes,
-            base_frame: header.base_frame,
-            base_sequence: header.base_sequence,
-            created_ms: header.created_ms,
-            file_bytes: header_bytes,
-            bytes_before,
-            end: None,
-        });
+        state.segments.push_back(LiveSegment::begun(&Header { length, ..header }, path, bytes_before));
         state.written = Spot { segment: core.number, at: core.end };
         Ok(())
     }

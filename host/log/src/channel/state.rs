@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::cache::Cache;
 use crate::error::Poisoned;
 use crate::format::cursor::Slot;
-use crate::format::header::End;
+use crate::format::header::{End, Header};
 use crate::report::{Held, Note, Waiting};
 use crate::source::UnderWay;
 use crate::track::{Void, Voids};
@@ -36,6 +36,21 @@ pub struct LiveSegment {
 }
 
 impl LiveSegment {
+    /// A segment that was just made.
+    pub fn begun(header: &Header, path: PathBuf, bytes_before: u64) -> Self {
+        Self {
+            number: header.number,
+            path,
+            header_bytes: header.length,
+            base_frame: header.base_frame,
+            base_sequence: header.base_sequence,
+            created_ms: header.created_ms,
+            file_bytes: header.length,
+            bytes_before,
+            end: None,
+        }
+    }
+
     pub fn start(&self) -> Spot {
         let at = End { offset: self.header_bytes, frame: self.base_frame, sequence: self.base_sequence };
         Spot { segment: self.number, at }
@@ -90,6 +105,36 @@ pub struct ReaderState {
 }
 
 impl State {
+    /// Of a channel that was just opened; `segments` end with the one that was made for it.
+    pub fn new(segments: VecDeque<LiveSegment>, voids: Voids, cache_bytes: u64) -> Self {
+        let written = segments.back().expect("one was made").start();
+        let pairs = segments.iter().zip(segments.iter().skip(1));
+        let gaps = pairs.filter_map(|(before, next)| {
+            let end = before.end.map_or(next.base_sequence, |end| end.sequence);
+            (end < next.base_sequence).then_some((end, next.base_sequence))
+        });
+        Self {
+            gaps: gaps.collect(),
+            segments,
+            readable: written,
+            written,
+            synced: written.at,
+            under_way: VecDeque::new(),
+            voids,
+            watermark_ms: 0,
+            readers: Vec::new(),
+            cache: Cache::new(cache_bytes),
+            queued: Held::default(),
+            poisoned: None,
+            waiting: None,
+            notes: Vec::new(),
+            syncs: 0,
+            written_bytes: 0,
+            last_sync: Duration::ZERO,
+            skipped_events: 0,
+        }
+    }
+
     pub fn advance_readable(&mut self) -> bool {
         let mut moved = false;
         while let Some((spot, _)) = self.under_way.pop_front_if(|(_, put)| put.is_complete()) {

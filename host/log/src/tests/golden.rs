@@ -91,6 +91,12 @@ fn a_folder_of_format_1_is_read_to_the_last_event() {
 }
 
 #[test]
+fn every_fixture_has_a_test() {
+    let fixtures = std::fs::read_dir(fixture("")).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(fixtures.collect::<Vec<_>>(), ["format-1"]);
+}
+
+#[test]
 fn a_folder_of_a_newer_format_is_refused_and_left_alone() {
     // A newer folder, a newer segment and a newer cursor in a folder that says 1.
     for change in ["folder", "segment", "cursor"] {
