@@ -7,10 +7,30 @@ use std::time::Instant;
 use super::check::{Verdict, check};
 use super::world::World;
 use crate::simulator::{Random, SimDisk};
+use crate::{Note, Recovered};
 
 /// In some 30 seconds of two cores.
 const CRASH_POINTS: u64 = 1_100_000;
 const NIGHTLY_CRASH_POINTS: u64 = 100_000_000;
+
+/// What the power cuts have met: a test that met none of it would prove nothing.
+#[derive(Debug, Default)]
+pub struct Points {
+    tried: AtomicU64,
+    cut_tails: AtomicU64,
+    void_puts: AtomicU64,
+    segments: AtomicU64,
+}
+
+impl Points {
+    fn count(&self, recovered: &Recovered) {
+        let of = |wanted: fn(&Note) -> bool| recovered.notes.iter().filter(|note| wanted(note)).count() as u64;
+        self.cut_tails.fetch_add(of(|note| matches!(note, Note::TailCut { .. })), Ordering::Relaxed);
+        self.void_puts.fetch_add(of(|note| matches!(note, Note::Voided { .. })), Ordering::Relaxed);
+        let segments = recovered.channels.iter().map(|channel| channel.segments as u64);
+        self.segments.fetch_max(segments.max().unwrap_or(0), Ordering::Relaxed);
+    }
+}
 
 pub fn crash_points() -> u64 {
     let asked = std::env::var("WASMFLOW_LOG_CRASH_POINTS").ok().and_then(|asked| asked.parse().ok());
@@ -25,9 +45,10 @@ pub fn first_seed() -> u64 {
 }
 
 /// Lives one world, with a power cut tried before every operation. Counts those.
-pub fn live(mut world: World, points: &Arc<AtomicU64>) -> Verdict<()> {
+pub fn live(mut world: World, points: &Arc<Points>) -> Verdict<()> {
     let failed = Arc::new(parking_lot::Mutex::new(None));
     for _life in 0..4 {
+        world.choose_channels();
         watch(&world, points, &failed);
         world.open()?;
         for _ in 0..40 {
@@ -48,8 +69,8 @@ pub fn live(mut world: World, points: &Arc<AtomicU64>) -> Verdict<()> {
     Ok(())
 }
 
-fn watch(world: &World, points: &Arc<AtomicU64>, failed: &Arc<parking_lot::Mutex<Option<String>>>) {
-    let (model, options, points, failed) = (world.model.clone(), world.options.clone(), points.clone(), failed.clone());
+fn watch(world: &World, points: &Arc<Points>, failed: &Arc<parking_lot::Mutex<Option<String>>>) {
+    let (model, options, points, failed) = (world.model.clone(), world.active(), points.clone(), failed.clone());
     let mut random = world.random.clone();
     world.disk.watch(move |disk| {
         let seed = random.number();
@@ -66,7 +87,7 @@ fn try_one(
     seed: u64,
     options: &[crate::ChannelOptions],
     model: &super::model::Model,
-    points: &AtomicU64,
+    points: &Points,
 ) -> Verdict<()> {
     let mut random = Random::new(seed);
     let mut left = disk.after_power_cut(random.number());
@@ -75,15 +96,16 @@ fn try_one(
         left.stop_at(random.below(60));
         _ = super::check::open(&left, options).map(|(logs, _)| logs.forget());
         left = left.after_power_cut(random.number());
-        points.fetch_add(1, Ordering::Relaxed);
+        points.tried.fetch_add(1, Ordering::Relaxed);
     }
-    points.fetch_add(1, Ordering::Relaxed);
+    points.tried.fetch_add(1, Ordering::Relaxed);
     let (logs, first) = check(&left, options, model)?;
+    points.count(&first);
     logs.forget();
     if random.one_in(8) {
         // What was decided stays decided.
         let again = left.after_power_cut(random.number());
-        points.fetch_add(1, Ordering::Relaxed);
+        points.tried.fetch_add(1, Ordering::Relaxed);
         let (logs, second) = check(&again, options, model)?;
         logs.forget();
         if first.sources.iter().map(|source| source.last_put).ne(second.sources.iter().map(|source| source.last_put)) {
@@ -97,13 +119,13 @@ fn try_one(
 fn nothing_acknowledged_is_lost_and_nothing_invented_by_a_power_cut_at_any_operation() {
     let wanted = crash_points();
     let first = first_seed();
-    let points = Arc::new(AtomicU64::new(0));
+    let points = Arc::new(Points::default());
     let next = AtomicU64::new(first);
     let begun = Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
-                while points.load(Ordering::Relaxed) < wanted {
+                while points.tried.load(Ordering::Relaxed) < wanted {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if let Err(problem) = live(World::new(seed), &points) {
                         panic!("with WASMFLOW_LOG_SEED={seed}: {problem}");
@@ -112,7 +134,9 @@ fn nothing_acknowledged_is_lost_and_nothing_invented_by_a_power_cut_at_any_opera
             });
         }
     });
-    let (points, seeds) = (points.load(Ordering::Relaxed), next.load(Ordering::Relaxed) - first);
-    let rate = points as f64 / begun.elapsed().as_secs_f64();
-    println!("{points} crash points in {seeds} worlds from seed {first}: {rate:.0} a second");
+    let (tried, seeds) = (points.tried.load(Ordering::Relaxed), next.load(Ordering::Relaxed) - first);
+    let rate = tried as f64 / begun.elapsed().as_secs_f64();
+    println!("{tried} crash points in {seeds} worlds from seed {first}: {rate:.0} a second; {points:?}");
+    let met = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    assert!(met(&points.cut_tails) > tried / 1000 && met(&points.void_puts) > tried / 100 && met(&points.segments) > 4);
 }

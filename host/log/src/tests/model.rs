@@ -41,22 +41,16 @@ pub struct ReaderModel {
 
 impl Model {
     /// A put that somebody might make next, and its number here.
-    pub fn next_put(&mut self, random: &mut Random, number: u64) -> (Put, usize) {
+    pub fn next_put(&mut self, random: &mut Random, time_ms: u64, open: &[&str]) -> (Put, usize) {
         let (source, channels) = SOURCES[random.below(3) as usize];
-        self.put_of(random, source, channels, number)
-    }
-
-    pub fn put_of(
-        &mut self,
-        random: &mut Random,
-        source: &'static str,
-        channels: &[&'static str],
-        time_ms: u64,
-    ) -> (Put, usize) {
+        let mut channels: Vec<&'static str> = channels.iter().copied().filter(|name| open.contains(name)).collect();
+        if channels.is_empty() {
+            channels.push("a");
+        }
         let at = self.puts.len();
         // Now and then a source leaves one of its channels out, as after a change of the pipeline file.
         let few = channels.len() > 1 && random.one_in(6);
-        let channels: Vec<_> = channels.iter().take(if few { 1 } else { 2 }).copied().collect();
+        let channels: Vec<_> = channels.into_iter().take(if few { 1 } else { 2 }).collect();
         let legs: Vec<_> = channels.iter().map(|channel| (*channel, random.below(4) as u32)).collect();
         let part = Part { key: "at".into(), value: Some(at.to_string().into()) };
         let put = Put {

@@ -1,10 +1,9 @@
 //! The tests of the tests: a log that is broken on purpose is caught by the very checks that the real one passes.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use super::check::{Answer, check_damaged};
-use super::crash::live;
+use super::crash::{Points, live};
 use super::damage::settled_world;
 use super::world::World;
 use crate::options::Sabotage;
@@ -17,7 +16,7 @@ fn sabotaged(seed: u64, sabotage: Sabotage) -> World {
 
 #[test]
 fn a_log_that_skips_the_sync_is_caught_by_the_power_cuts() {
-    let points = Arc::new(AtomicU64::new(0));
+    let points = Arc::new(Points::default());
     let caught = (0..20).find_map(|seed| live(sabotaged(seed, Sabotage::SkipSync), &points).err());
     let caught = caught.expect("nobody noticed");
     assert!(caught.contains("was acknowledged") || caught.contains("never gets"), "{caught}");

@@ -15,6 +15,8 @@ pub struct World {
     pub options: Vec<ChannelOptions>,
     pub model: Arc<Mutex<Model>>,
     pub random: Random,
+    /// This life's pipeline file has channel `a` only; the other is dormant.
+    only_a: bool,
     logs: Option<LogSet>,
     readers: BTreeMap<(&'static str, &'static str), Reader>,
 }
@@ -49,7 +51,18 @@ impl World {
     pub fn with(seed: u64, options: Vec<ChannelOptions>) -> Self {
         let random = Random::new(seed ^ 0x5eed);
         let model = Arc::new(Mutex::new(Model::default()));
-        Self { disk: SimDisk::new(seed), options, model, random, logs: None, readers: BTreeMap::new() }
+        let disk = SimDisk::new(seed);
+        Self { disk, options, only_a: false, model, random, logs: None, readers: BTreeMap::new() }
+    }
+
+    /// Another life may begin with another pipeline file.
+    pub fn choose_channels(&mut self) {
+        self.only_a = self.random.one_in(5);
+    }
+
+    /// The channels of this life.
+    pub fn active(&self) -> Vec<ChannelOptions> {
+        self.options.iter().filter(|options| !self.only_a || &*options.name == "a").cloned().collect()
     }
 
     pub fn logs(&self) -> Option<&LogSet> {
@@ -67,7 +80,7 @@ impl World {
     }
 
     fn open_with(&mut self, lossless: bool) -> Verdict<Recovered> {
-        let (logs, recovered) = check::open(&self.disk, &self.options)?;
+        let (logs, recovered) = check::open(&self.disk, &self.active())?;
         let mut model = self.model.lock();
         for put in &mut model.puts {
             let last = recovered.source(put.source).map_or(0, |source| source.last_put);
@@ -81,7 +94,8 @@ impl World {
             }
         }
         for (channel, reader) in READERS {
-            let reading = logs.log(channel).unwrap().reader(reader).map_err(|error| error.to_string())?;
+            let Some(log) = logs.log(channel) else { continue };
+            let reading = log.reader(reader).map_err(|error| error.to_string())?;
             let known = model.readers.entry((channel, reader)).or_default();
             if lossless && reading.next_sequence() > known.settled {
                 return Err(format!("{channel}/{reader} opens at {}", reading.next_sequence()));
@@ -128,7 +142,8 @@ impl World {
     pub fn put(&mut self) {
         let Some(logs) = &self.logs else { return };
         let time = self.random.below(2_000_000);
-        let (put, at) = self.model.lock().next_put(&mut self.random, time);
+        let open: &[&str] = if self.only_a { &["a"] } else { &["a", "b"] };
+        let (put, at) = self.model.lock().next_put(&mut self.random, time, open);
         let model = self.model.clone();
         let done = Box::new(move |outcome: Result<(), crate::Poisoned>| {
             let put = &mut model.lock().puts[at];
