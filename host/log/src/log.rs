@@ -54,7 +54,7 @@ impl Log {
             segments: state.segments.len(),
             oldest_sequence: state.segments.front().map_or(0, |oldest| oldest.base_sequence),
             next_sequence: state.written.at.sequence,
-            readable_sequence: state.readable.at.sequence,
+            readable_sequence: state.readable_end(),
             syncs: state.syncs,
             written_bytes: state.written_bytes,
             last_sync: state.last_sync,

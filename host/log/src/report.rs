@@ -144,7 +144,8 @@ pub struct Status {
     pub oldest_sequence: u64,
     /// The sequence that the next event written gets.
     pub next_sequence: u64,
-    /// Readers may take below this.
+    /// Behind the last event that can be read: a reader that has taken up to here has taken all there is. What is void, or left
+    /// out, at the end does not count.
     pub readable_sequence: u64,
     pub syncs: u64,
     pub written_bytes: u64,

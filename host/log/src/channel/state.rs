@@ -191,6 +191,15 @@ impl State {
         overlap(from, to).saturating_sub(voids + gaps)
     }
 
+    /// Behind the last event that can be read: what is void, or left out, at the end does not count.
+    pub fn readable_end(&self) -> u64 {
+        let voids = self.voids.values().map(|void| (void.sequence, void.sequence + u64::from(void.events)));
+        let mut nothing: Vec<(u64, u64)> = voids.chain(self.gaps.iter().copied()).collect();
+        nothing.sort_unstable_by_key(|(_, end)| *end);
+        let behind = |end: u64, (from, to): (u64, u64)| if to == end { from } else { end };
+        nothing.into_iter().rev().fold(self.readable.at.sequence, behind)
+    }
+
     /// Asserts what must hold whatever happens.
     ///
     /// # Panics
