@@ -241,3 +241,54 @@ fn a_folder_that_is_removed_while_it_is_used_stops_the_channel() {
     assert!(refused.to_string().contains("which somebody removed"), "{refused}");
     assert!(logs.close().is_err());
 }
+
+/// Run by [`a_process_that_is_killed_loses_nothing_it_was_told_is_durable`]: puts for ever, and prints what is durable.
+#[test]
+#[ignore = "a process to be killed"]
+fn puts_until_it_is_killed() {
+    let root = std::env::var_os("WASMFLOW_LOG_TEST_ROOT").expect("the test that starts it sets it");
+    let (logs, recovered) = open(root.as_ref(), vec![options("events"), options("audit")]);
+    let first = recovered.source("a").map_or(0, |source| source.last_used) + 1;
+    for number in first.. {
+        assert_eq!(put_now(&logs, put("a", number, &["events", "audit"], &[&number.to_string()])).unwrap(), number);
+        println!("durable {number}");
+    }
+}
+
+#[test]
+fn a_process_that_is_killed_loses_nothing_it_was_told_is_durable() {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+
+    let folder = tempfile::tempdir().unwrap();
+    let mut told = 0;
+    for round in 1..=5 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "puts_until_it_is_killed", "--ignored", "--nocapture"])
+            .env("WASMFLOW_LOG_TEST_ROOT", folder.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        for (at, number) in lines.filter_map(|line| line.strip_prefix("durable ")?.parse::<u64>().ok()).enumerate() {
+            told = number;
+            if at == round * 30 {
+                child.kill().unwrap();
+            }
+        }
+        child.wait().unwrap();
+        // The lock of the dead is free.
+        let (logs, recovered) = open(folder.path(), vec![options("events"), options("audit")]);
+        let last = recovered.source("a").unwrap().last_put;
+        assert!(last >= told && told > 0, "round {round}: put {told} was durable, and it ends at {last}");
+        assert!(recovered.notes.iter().all(wasmflow_log::Note::is_normal), "{:?}", recovered.notes);
+        for channel in ["events", "audit"] {
+            let frames = logs.log(channel).unwrap().reader("sink").unwrap().read(ALL).unwrap();
+            // A number may be missing where a put reached one channel only.
+            assert!(frames.windows(2).all(|pair| pair[0].put < pair[1].put));
+            assert_eq!(frames.last().unwrap().put, last);
+            assert!(frames.iter().all(|frame| frame.columns[0] == frame.put.to_string()));
+        }
+        drop(logs);
+    }
+}
