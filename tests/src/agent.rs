@@ -181,6 +181,16 @@ pub fn wasmflow_verb(verb: &str, pipeline: &Path) -> Ended {
     Agent::start(command(verb, pipeline)).wait(Duration::from_secs(60))
 }
 
+/// Runs `wasmflow` with these arguments to its end and gives what it wrote; for commands that end by themselves.
+///
+/// # Panics
+/// When it still runs after a minute.
+pub fn wasmflow_run(arguments: &[&str]) -> Ended {
+    let mut command = Command::new(wasmflow());
+    command.args(arguments).env_remove("RUST_LOG");
+    Agent::start(command).wait(Duration::from_secs(60))
+}
+
 /// The command that runs the pipeline file with only warnings in the log, for a benchmark to run and account.
 pub fn quiet_run(pipeline: &PipelineFile) -> Command {
     let mut command = command("run", pipeline.path());

@@ -156,7 +156,12 @@ pub async fn watch(logs: Arc<LogSet>, channels: Vec<Arc<str>>) {
 }
 
 /// Writes what is not yet on disk, and gives the folder free.
-pub async fn close(logs: Arc<LogSet>) {
+pub async fn close(logs: Arc<LogSet>, channels: Vec<Arc<str>>) {
+    for name in channels {
+        let Some(status) = logs.log(&name).map(|log| log.status()) else { continue };
+        let (written_bytes, syncs, events) = (status.written_bytes, status.syncs, status.held.events);
+        info!(channel = %name, events, written_bytes, syncs, "file channel closed");
+    }
     let Some(logs) = Arc::into_inner(logs) else { return };
     let closed = tokio::task::spawn_blocking(move || logs.close()).await;
     if let Err(poisoned) = closed.expect("closing logs does not panic") {

@@ -169,12 +169,12 @@ impl Running {
             drain_timeout: self.pipeline.drain_timeout,
             stopped: Vec::new(),
         };
+        let channels: Vec<_> = self.pipeline.channels.keys().map(ChannelName::shared).collect();
         let report = match &logs {
             Some(logs) => {
-                let channels = self.pipeline.channels.keys().map(ChannelName::shared).collect();
                 tokio::select! {
                     report = supervisor.watch() => report,
-                    () = logs::watch(logs.clone(), channels) => unreachable!("watching logs does not end by itself"),
+                    () = logs::watch(logs.clone(), channels.clone()) => unreachable!("watching logs does not end by itself"),
                 }
             }
             None => supervisor.watch().await,
@@ -186,7 +186,7 @@ impl Running {
             coordinator.abort();
         }
         if let Some(logs) = logs {
-            logs::close(logs).await;
+            logs::close(logs, channels).await;
         }
         self.kafka.close(KAFKA_CLOSE_TIMEOUT).await;
         stages.iter().for_each(|stage| summarize(stage));

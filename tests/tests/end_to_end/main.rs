@@ -4,6 +4,8 @@
 mod ends;
 mod exactly_once;
 mod examples;
+mod file_channel;
+mod file_channel_faults;
 mod groups;
 mod guests;
 mod kills;

@@ -1,10 +1,11 @@
 //! Measures wasmflow from outside, each figure beside a reference of the same run, and prints a table; `make bench` runs it.
 //!
-//! Arguments choose the parts (`memory`, `kafka`, `exactly-once`, `start`, `latency`); without any all run.
+//! Arguments choose the parts (`memory`, `file`, `kafka`, `exactly-once`, `start`, `latency`); without any all run.
 
 use std::process::ExitCode;
 
 mod exactly_once;
+mod file;
 mod kafka;
 mod latency;
 mod memory;
@@ -17,8 +18,9 @@ use report::Report;
 const RUNS: usize = 5;
 
 type Part = fn(&mut Report) -> anyhow::Result<()>;
-const PARTS: [(&str, Part); 5] = [
+const PARTS: [(&str, Part); 6] = [
     ("memory", memory::measure),
+    ("file", file::measure),
     ("kafka", kafka::measure),
     ("exactly-once", exactly_once::measure),
     ("start", start::measure),
