@@ -194,7 +194,7 @@ impl Shared {
                 }
                 Some(Event::Error(error)) => {
                     // What was in flight on that connection is to be sent again.
-                    stall.look(Heard::Answer, &self.client, || self.partitions());
+                    stall.look(Heard::Failure, &self.client, || self.partitions());
                     if let Some(failure) = verdict::of_client(&self.connection, &error) {
                         tracing::warn!(connection = %self.connection, reason = %failure, "producer is given up");
                         self.lose(failure, Packing::Together);

@@ -16,15 +16,18 @@ const SILENCE: Duration = Duration::from_millis(500);
 /// Held partitions are let go so often without an answer: a request that failed and is to be sent again must not wait for ever.
 const HOLD: Duration = Duration::from_secs(5);
 
-/// How long they are let go then. A spin of this length each [`HOLD`] is a thousandth of a core.
-const PROBE: Duration = Duration::from_millis(5);
+/// How long they are let go then. A spin of this length each [`HOLD`] is less than half a percent of a core.
+const PROBE: Duration = Duration::from_millis(20);
 
 /// What the partitions of one producer may do.
 ///
 /// ```text
 /// sending --(silence)--> held --(hold is over)--> probing --(probe is over)--> held
-///    ^---------------------+------(an answer)--------+
+///  ^  ^--------------------+------(an answer)--------+
+///  +--(an answer)-- free <--(a connection fails)-- any of them
 /// ```
+///
+/// Free: the connection is made anew and what failed is sent again, at librdkafka's own pace; without a connection it does not spin.
 #[derive(Debug)]
 pub(super) struct Stall {
     state: State,
@@ -36,13 +39,16 @@ enum State {
     Sending,
     Held,
     Probing,
+    Free,
 }
 
 /// What happened since the stall was looked at last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Heard {
-    /// Brokers have answered, a connection has failed, or nothing is in flight.
+    /// Brokers have answered, or nothing is in flight.
     Answer,
+    /// A connection has failed.
+    Failure,
     Silence,
 }
 
@@ -53,7 +59,8 @@ impl Stall {
 
     /// How long the producer's thread may sleep before it looks again.
     pub(super) fn patience(&self) -> Duration {
-        self.length().saturating_sub(self.since.elapsed())
+        // At least a moment, so that a length that is over makes no spin of its own.
+        self.length().saturating_sub(self.since.elapsed()).max(Duration::from_millis(1))
     }
 
     /// Takes note of what was heard, and holds or lets go the partitions that `partitions` names.
@@ -63,8 +70,8 @@ impl Stall {
             tracing::debug!(from = ?self.state, to = ?next, "producer's partitions");
             match next {
                 State::Held => client.pause(&partitions()),
-                State::Sending | State::Probing if self.state == State::Held => client.resume(&partitions()),
-                State::Sending | State::Probing => {}
+                _ if self.state == State::Held => client.resume(&partitions()),
+                _ => {}
             }
         }
         if next != self.state || heard == Heard::Answer {
@@ -75,6 +82,7 @@ impl Stall {
     fn next(&self, heard: Heard, elapsed: Duration) -> State {
         match (heard, self.state) {
             (Heard::Answer, _) => State::Sending,
+            (Heard::Failure, _) | (Heard::Silence, State::Free) => State::Free,
             (Heard::Silence, state) if elapsed < self.length() => state,
             (Heard::Silence, State::Held) => State::Probing,
             (Heard::Silence, State::Sending | State::Probing) => State::Held,
@@ -84,7 +92,7 @@ impl Stall {
     fn length(&self) -> Duration {
         match self.state {
             State::Sending => SILENCE,
-            State::Held => HOLD,
+            State::Held | State::Free => HOLD,
             State::Probing => PROBE,
         }
     }
@@ -109,8 +117,14 @@ mod tests {
 
     #[test]
     fn an_answer_lets_everything_go() {
-        for state in [State::Sending, State::Held, State::Probing] {
+        for state in [State::Sending, State::Held, State::Probing, State::Free] {
             assert_eq!(after(state, Heard::Answer, Duration::ZERO), State::Sending);
         }
+    }
+
+    #[test]
+    fn after_a_failed_connection_nothing_is_held_before_an_answer() {
+        assert_eq!(after(State::Held, Heard::Failure, Duration::ZERO), State::Free);
+        assert_eq!(after(State::Free, Heard::Silence, HOLD * 10), State::Free);
     }
 }

@@ -29,10 +29,14 @@ impl Client {
         unsafe { sys::rd_kafka_pause_partitions(self.rk(), OffsetList::new(partitions).as_ptr()) };
     }
 
-    /// Sends to these partitions again.
+    /// Sends to these partitions again, at once: a flush that waits for nothing wakes the brokers' threads, which else may sleep
+    /// for another second.
     pub fn resume(&self, partitions: &[TopicOffset]) {
-        // SAFETY: client and list live for the call.
-        unsafe { sys::rd_kafka_resume_partitions(self.rk(), OffsetList::new(partitions).as_ptr()) };
+        // SAFETY: client and list live for the calls.
+        unsafe {
+            sys::rd_kafka_resume_partitions(self.rk(), OffsetList::new(partitions).as_ptr());
+            sys::rd_kafka_flush(self.rk(), 0);
+        }
     }
 }
 
