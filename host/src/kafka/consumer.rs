@@ -68,6 +68,10 @@ struct State {
     rewinds: Vec<TopicOffset>,
     /// There may be something to commit.
     unsaid: bool,
+    /// The group has gone on without us, and has given us nothing since.
+    lost: bool,
+    /// The client is of no more use, and a new one would be.
+    dead: bool,
     closing: Option<Instant>,
 }
 
@@ -111,6 +115,16 @@ impl Consumer {
         let started = std::thread::Builder::new().name("kafka-consumer".into()).spawn(serve);
         started.map_err(|error| retry(format!("no thread for a Kafka consumer: {error}")))?;
         Ok(Self { shared, subscription, ended: Mutex::new(Some(ended)) })
+    }
+
+    /// Whether a new consumer has to take this one's place.
+    pub(super) fn is_dead(&self) -> bool {
+        self.shared.state().dead
+    }
+
+    /// Where a consumer in this one's place goes on.
+    pub(super) fn position(&self) -> Position {
+        self.shared.state().position.clone()
     }
 
     /// Goes on from `position` where partitions were read further.
@@ -345,6 +359,16 @@ impl Shared {
     fn error(&self, error: &super::client::ClientError) {
         let missing = matches!(error.code, Code::UNKNOWN_TOPIC | Code::UNKNOWN_TOPIC_OR_PARTITION);
         let mut state = self.state();
+        if error.code == Code::FENCED_INSTANCE && state.lost {
+            // Our own request to join again, sent once more while a broker hung, fences us like another agent's. If there is another
+            // one, it is fenced by the consumer that follows, and says so.
+            tracing::warn!(connection = %self.connection, "fenced after the session had ended; joining anew");
+            state.dead = true;
+            drop(state);
+            self.revocation.iter().for_each(|revocation| revocation.void());
+            self.reader.notify_one();
+            return;
+        }
         if missing {
             let text =
                 format!("connection `{}`: {}; create the topic, or correct its name", self.connection, error.text);
@@ -418,6 +442,7 @@ impl Shared {
         let mut state = self.state();
         added.into_iter().for_each(|partition| state.assignment.add(partition));
         state.assignment.set_given();
+        state.lost = false;
         if !partitions.is_empty() {
             state.missing = None;
         }
@@ -504,7 +529,11 @@ impl Shared {
             None if !self.client.assignment_lost() => self.commit_now(&offsets, Instant::now() + ANSWER_WAIT),
             None => {}
         }
-        self.state().assignment.remove(partitions);
+        {
+            let mut state = self.state();
+            state.assignment.remove(partitions);
+            state.lost |= self.client.assignment_lost();
+        }
         if let Err(error) = self.client.unassign(partitions) {
             tracing::warn!(connection = %self.connection, %error, "partitions not given back");
         }

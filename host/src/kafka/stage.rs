@@ -115,12 +115,22 @@ impl StageKafka {
             consumer.close(Instant::now() + RESUBSCRIBE).await;
         }
         connection.make_topics(&subscription.topics);
+        self.start_consumer(subscription, position).map(drop)
+    }
+
+    fn start_consumer(&self, subscription: Subscription, position: Position) -> Result<Arc<Consumer>, Failure> {
+        let connection = self.connection(&subscription.connection)?;
         let client = connection.consumer(&self.stage, &subscription.group)?;
         let group = connection.group(&subscription.group).to_owned();
         let revocation = self.transactions.get().map(|transactions| transactions.revocation.clone());
-        let consumer = Consumer::start(client, subscription, group, position, revocation)?;
-        *lock(&self.consumer) = Some(Arc::new(consumer));
-        Ok(())
+        let consumer = Arc::new(Consumer::start(client, subscription, group, position, revocation)?);
+        *lock(&self.consumer) = Some(consumer.clone());
+        Ok(consumer)
+    }
+
+    /// A consumer in the place of one whose client is of no more use; that one ends by itself.
+    fn replace(&self, dead: &Consumer, position: Position) -> Result<Arc<Consumer>, Failure> {
+        self.start_consumer(dead.subscription.clone(), position)
     }
 
     /// Brings up to `max_events` records and about `max_bytes` bytes, waiting at most `wait` for the first of them.
@@ -131,7 +141,15 @@ impl StageKafka {
     /// `Retry` for what may pass, `Fatal` for refused credentials and the like.
     pub async fn poll(&self, max_events: u32, max_bytes: u32, wait: Duration) -> Result<Fetch, Failure> {
         let consumer = lock(&self.consumer).clone();
-        let consumer = consumer.ok_or_else(|| Failure::Fatal("poll without a subscription".into()))?;
+        let mut consumer = consumer.ok_or_else(|| Failure::Fatal("poll without a subscription".into()))?;
+        if consumer.is_dead() {
+            if self.transactions.get().is_some() {
+                // The round ends; the next one begins with a new consumer.
+                tokio::time::sleep(wait).await;
+                return Ok(Fetch::Idle);
+            }
+            consumer = self.replace(&consumer, consumer.position())?;
+        }
         consumer.poll(max_events as usize, max_bytes as usize, wait).await
     }
 
@@ -165,6 +183,13 @@ impl StageKafka {
     pub async fn restart(&self) -> Position {
         let consumer = lock(&self.consumer).clone();
         match consumer {
+            Some(dead) if dead.is_dead() => {
+                // Whoever opens the source next finds out what is wrong with the options.
+                if self.replace(&dead, Position::default()).is_err() {
+                    lock(&self.consumer).take();
+                }
+                Position::default()
+            }
             Some(consumer) => consumer.restart().await,
             None => Position::default(),
         }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
+use rustix::process::Signal;
 use wasmflow_tests::agent::{Agent, PipelineFile};
 use wasmflow_tests::broker::KafkaBroker;
 use wasmflow_tests::folder::Folder;
@@ -403,5 +404,59 @@ fn a_topic_that_goes_away_is_said_and_each_line_arrives_once_when_it_is_back() -
     assert_eq!(agent.stop().code, Some(0));
     let records = topics.read_all("once-away")?;
     Ledger::of(records.iter().map(|record| record.text())).assert_each_once_in_order("more", 100);
+    Ok(())
+}
+
+#[test]
+fn an_agent_that_sleeps_through_its_session_disturbs_nobody_when_it_wakes() -> anyhow::Result<()> {
+    let Some(broker) = KafkaBroker::shared() else { return Ok(()) };
+    let flow = Flow::new(broker, "once-asleep")?;
+    let copiers = ["a", "b"].map(|instance| Copier::new(broker, flow.name, instance));
+    let stop = AtomicBool::new(false);
+    let agents = copiers.each_ref().map(Copier::run);
+    let count = std::thread::scope(|scope| -> anyhow::Result<u64> {
+        let feeder = scope.spawn(|| flow.feed_until(&stop));
+        flow.topics.wait_for_count("once-asleep-out", 1000, LIMIT)?;
+        agents[0].process().signal(Signal::STOP);
+        // Beyond the session and the transaction's timeout: the other one has all partitions by then.
+        std::thread::sleep(Duration::from_secs(12));
+        agents[0].process().signal(Signal::CONT);
+        std::thread::sleep(Duration::from_secs(2));
+        stop.store(true, Ordering::Relaxed);
+        feeder.join().expect("the feeder does not panic")
+    })?;
+    flow.assert_each_once(count, &agents.each_ref())?;
+    for agent in agents {
+        assert_eq!(agent.stop().code, Some(0));
+    }
+    Ok(())
+}
+
+#[test]
+fn a_commit_without_an_answer_is_neither_lost_nor_made_twice() -> anyhow::Result<()> {
+    let Some(broker) = KafkaBroker::own() else { return Ok(()) };
+    let flow = Flow::new(&broker, "once-hung")?;
+    let copier = Copier::new(&broker, flow.name, "a");
+    let mut random = StdRng::seed_from_u64(soak::seed());
+    let stop = AtomicBool::new(false);
+    let agent = copier.run();
+    let count = std::thread::scope(|scope| -> anyhow::Result<u64> {
+        let feeder = scope.spawn(|| flow.feed_until(&stop));
+        flow.topics.wait_for_count("once-hung-out", 1000, LIMIT)?;
+        for _ in 0..soak::times(1, 5) {
+            sleep_between(&mut random, 200..700);
+            broker.freeze();
+            // Longer than a transaction may be open and its commit be waited for.
+            std::thread::sleep(Duration::from_secs(15));
+            broker.thaw();
+            sleep_between(&mut random, 2000..4000);
+        }
+        stop.store(true, Ordering::Relaxed);
+        feeder.join().expect("the feeder does not panic")
+    })?;
+    flow.assert_each_once(count, &[&agent])?;
+    let log = agent.stderr().text();
+    assert!(log.contains("transaction given up"), "the hang was long enough to be noticed: {log}");
+    assert_eq!(agent.stop().code, Some(0));
     Ok(())
 }
