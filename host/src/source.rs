@@ -161,8 +161,8 @@ impl SourceRunner {
             begun = transaction.next_round() => begun.ok()?,
             () = self.stop.stopping() => return None,
         }
-        let kafka = self.parts.stage.context.kafka.as_ref().filter(|kafka| kafka.has_consumer());
-        self.position = match kafka {
+        self.position = match self.parts.stage.context.kafka.as_ref() {
+            // The group's offsets are all that counts, so that the operator can move them with Kafka's own tools.
             Some(kafka) => kafka.restart().await,
             None => transaction.position(&self.parts.stage.name).unwrap_or_else(|| self.parts.store.position()),
         };

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use bytes::Bytes;
 use clap::{Args, Subcommand};
 use wasmflow::agent::reset::reset;
-use wasmflow::config::{Colour, Severity, locate, nearest_hint};
+use wasmflow::config::{Colour, DeliveryPromise, Severity, locate, nearest_hint};
 use wasmflow::position::Position;
 
 use super::{INVALID, environment, failed, logs, print, runtime};
@@ -71,6 +71,19 @@ impl Reset {
             if let Some(hint) = nearest_hint(&self.source, known, "source") {
                 eprintln!("  hint: {hint}");
             }
+            return ExitCode::from(INVALID);
+        }
+        if pipeline.delivery == DeliveryPromise::ExactlyOnce {
+            eprintln!(
+                "error: pipeline `{}` commits the position of `{}` to Kafka, with its events",
+                pipeline.name, self.source
+            );
+            let name = &pipeline.name;
+            eprintln!(
+                "  hint: the offsets of a Kafka source are its group's: move them with `kafka-consumer-groups --reset-offsets`.\n  \
+                 Other sources keep theirs in the topic `_wasmflow.{name}`: to start them anew, delete the topic and `{}`",
+                pipeline.state_dir.join("progress.json").display()
+            );
             return ExitCode::from(INVALID);
         }
         let position: Position = self.parts.iter().map(|(key, value)| (bytes(key), bytes(value))).collect();

@@ -267,8 +267,11 @@ impl Coordinator {
             if self.parts.sources.get(source).is_some_and(|kafka| kafka.has_consumer()) {
                 continue;
             }
-            let progress = self.parts.progress.as_ref();
-            let progress = progress.expect("there is progress where a source does not read Kafka");
+            let Some(progress) = &self.parts.progress else {
+                let cause =
+                    format!("source `{source}` is granted Kafka and brings positions that are not its consumer's");
+                return Err(End::Stop(cause.into()));
+            };
             progress.send(producer, source, parts)?;
             sent = true;
         }
