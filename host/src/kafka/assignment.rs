@@ -272,16 +272,7 @@ impl Assignment {
         let mut seeks = Vec::new();
         for partition in &mut self.partitions {
             let stored = position.get(&partition.key).and_then(|value| part_offset(value));
-            let target = stored.max(partition.start);
-            if let (Some(target), Some(next)) = (target, partition.next)
-                && target < next
-            {
-                partition.held = true;
-                partition.waiting.clear();
-                partition.next = Some(target);
-                partition.at_end = partition.end.is_some_and(|end| target >= end);
-                seeks.push(partition.at(target));
-            }
+            seeks.extend(partition.go_back(stored.max(partition.start)));
         }
         seeks
     }
@@ -310,16 +301,10 @@ impl Assignment {
         for partition in &mut self.partitions {
             let committed = committed.get(&partition.key).and_then(|value| part_offset(value));
             let target = committed.max(partition.start);
-            if let (Some(target), Some(next)) = (target, partition.next) {
-                partition.settled = Some(target);
-                if target < next {
-                    partition.held = true;
-                    partition.waiting.clear();
-                    partition.next = Some(target);
-                    partition.at_end = partition.end.is_some_and(|end| target >= end);
-                    seeks.push(partition.at(target));
-                }
+            if target.is_some() {
+                partition.settled = target;
             }
+            seeks.extend(partition.go_back(target));
         }
         seeks
     }
@@ -339,6 +324,16 @@ impl Partition {
 
     fn is_among(&self, offsets: &[TopicOffset]) -> bool {
         offsets.iter().any(|one| one.partition == self.number && one.topic == *self.topic)
+    }
+
+    /// Goes back to `target` where it was read further, and says so: nothing is handed out before it is there.
+    fn go_back(&mut self, target: Option<i64>) -> Option<TopicOffset> {
+        let target = target.filter(|target| Some(*target) < self.next)?;
+        self.held = true;
+        self.waiting.clear();
+        self.next = Some(target);
+        self.at_end = self.end.is_some_and(|end| target >= end);
+        Some(self.at(target))
     }
 
     /// Moves records into the columns until they are full or there are no more.
