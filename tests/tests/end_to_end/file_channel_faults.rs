@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use wasmflow_tests::agent::{Ended, PipelineFile, wasmflow_run};
+use wasmflow_tests::agent::{Agent, Ended, PipelineFile, wasmflow_run};
 use wasmflow_tests::skip::skip;
 
 const LIMIT: Duration = Duration::from_secs(40);
@@ -68,7 +68,7 @@ fn a_second_process_is_refused_and_told_who_holds_the_folder() {
 }
 
 #[test]
-fn the_folder_of_another_pipeline_and_of_a_later_format_are_refused_and_left_alone() {
+fn the_folder_of_another_pipeline_is_refused_and_left_alone() {
     let pipeline = numbers("file-mine", 10, SMALL);
     pipeline.run().expect_done(LIMIT);
     let before = contents(&pipeline.folder().join("state/channels"));
@@ -224,4 +224,50 @@ fn a_source_goes_on_where_it_was_when_its_channel_changes_its_kind() {
     assert_eq!(delivered(&pipeline.run().wait(LIMIT).stderr), 70, "from memory to a disk that has an older position");
     pipeline.rewrite("file-kinds", &stages(230, SMALL).replace("events", "others"));
     assert_eq!(delivered(&pipeline.run().wait(LIMIT).stderr), 10, "from one file channel to another");
+}
+
+#[test]
+fn a_folder_of_a_later_format_is_refused_and_left_alone() {
+    let pipeline = numbers("file-later", 10, SMALL);
+    pipeline.run().expect_done(LIMIT);
+    let channels = pipeline.folder().join("state/channels");
+    let about = channels.join("folder");
+    let text = std::fs::read_to_string(&about).expect("the folder says what it is");
+    std::fs::write(&about, text.replace("format 1", "format 9")).expect("it is written");
+    let before = contents(&channels);
+    failed(&pipeline.run().wait(LIMIT), &["has format 9", "reads up to format 1"]);
+    assert_eq!(contents(&channels), before);
+}
+
+#[test]
+fn a_folder_that_may_not_be_written_is_refused_by_its_name() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let pipeline = numbers("file-read-only", 10, SMALL);
+    pipeline.run().expect_done(LIMIT);
+    let channel = pipeline.folder().join("state/channels/events");
+    let mode = |mode| std::fs::set_permissions(&channel, std::fs::Permissions::from_mode(mode)).expect("it is ours");
+    mode(0o555);
+    let ended = Agent::run_without_capabilities(pipeline.path(), "-dac_override,-dac_read_search").wait(LIMIT);
+    mode(0o755);
+    failed(&ended, &["channels/events", "Permission denied"]);
+    pipeline.run().expect_done(LIMIT);
+}
+
+#[test]
+fn a_folder_that_is_deleted_under_a_running_pipeline_ends_it_and_the_source_is_not_begun_again_silently() {
+    let pipeline = numbers("file-deleted", 10, SMALL);
+    pipeline.rewrite("file-deleted", &stages(10, SMALL).replace("config = { total = 10 }", ""));
+    let agent = pipeline.run();
+    agent.expect_log("pipeline started", LIMIT);
+    std::fs::remove_dir_all(pipeline.folder().join("state/channels")).expect("it is removed");
+    failed(&agent.wait(LIMIT), &["takes nothing any more", "No such file or directory", "see to the disk"]);
+    let file = text(pipeline.path());
+    failed(
+        &pipeline.run().wait(LIMIT),
+        &["the position of source `numbers` is kept in", "which is gone", "source reset"],
+    );
+    let reset = wasmflow_run(&["source", "reset", file, "numbers", "--part", "next=7"]);
+    assert_eq!(reset.code, Some(0), "{}", reset.stderr);
+    pipeline.rewrite("file-deleted", &stages(10, SMALL));
+    assert_eq!(delivered(&pipeline.run().wait(LIMIT).stderr), 3);
 }
