@@ -10,6 +10,7 @@ use std::time::Duration;
 use rand::{RngExt as _, SeedableRng as _};
 use wasmflow_tests::agent::{Agent, PipelineFile, wasmflow_run};
 use wasmflow_tests::broker::KafkaBroker;
+use wasmflow_tests::component::component;
 use wasmflow_tests::database::MariaDb;
 use wasmflow_tests::ledger::{self, Ledger};
 use wasmflow_tests::pipelines;
@@ -259,5 +260,60 @@ fn a_full_file_channel_stops_its_source_and_the_other_channel_gets_each_event_on
         let numbers = exported(&pipeline, channel);
         let wrong = numbers.iter().zip(0..).find(|(body, number)| **body != number.to_string());
         assert_eq!((wrong, numbers.len()), (None, 5000), "channel {channel}");
+    }
+}
+
+/// Whether its letters are refused: those with two sevens.
+fn is_refused(number: u64) -> bool {
+    number.to_string().contains("77")
+}
+
+#[test]
+fn dead_letters_on_disk_are_none_lost_and_the_rest_is_each_once_after_kills() {
+    let total = 20_000;
+    for kind in ["file", "memory"] {
+        let letters = kept("refused").replace("type = \"file\"", &format!("type = \"{kind}\""));
+        let letters = match kind {
+            "file" => letters,
+            _ => letters
+                .replace("retain = \"1d\"\n", "")
+                .replace("segment_bytes = \"1MiB\"", "")
+                .replace("min_free = \"0B\"", ""),
+        };
+        let stages = format!(
+            r#"
+    [sources.numbers]
+    plugin = "seq"
+    channels = ["events"]
+    batch_events = 20
+    interceptors = ["picky"]
+    config = {{ total = {total} }}
+
+    [interceptors.picky]
+    plugin = "{}"
+    config = {{ mode = "reject", pattern = "77" }}
+    {}{letters}
+"#,
+            component("corner-interceptor").display(),
+            kept("events")
+        );
+        let pipeline = PipelineFile::new("file-letters", &stages);
+        pipeline.promise("dead_letters = \"refused\"\n");
+        kill_at_random_moments(&pipeline);
+        expect_drained(pipeline.run());
+        let accepted: Vec<String> = (0..total).filter(|number| !is_refused(*number)).map(|n| n.to_string()).collect();
+        assert!(exported(&pipeline, "events") == accepted, "letters in {kind}: not each event once, in order");
+        if kind == "file" {
+            let letters = exported(&pipeline, "refused");
+            let letters = letters.iter().map(|letter| letter.parse::<u64>().expect("a number"));
+            // A crash may repeat the letters of one put.
+            let mut first_time: Vec<u64> = Vec::new();
+            letters.for_each(|letter| {
+                if first_time.last().is_none_or(|last| letter > *last) {
+                    first_time.push(letter);
+                }
+            });
+            assert_eq!(first_time, (0..total).filter(|number| is_refused(*number)).collect::<Vec<_>>());
+        }
     }
 }
