@@ -122,11 +122,6 @@ impl TransactionalProducer {
         answer
     }
 
-    /// Sends now what waits for more records to share a request with.
-    pub fn hurry(&self) {
-        self.calls.spawn(|client| client.hurry_records(Duration::from_secs(1)));
-    }
-
     /// Commits the open transaction, with the offsets of these groups in it.
     ///
     /// # Errors
@@ -226,12 +221,7 @@ impl Calls {
     /// Nothing when the thread is gone.
     async fn call<R: Send + 'static>(&self, job: impl FnOnce(&Client) -> R + Send + 'static) -> Option<R> {
         let (answer, answered) = oneshot::channel();
-        self.spawn(move |client| drop(answer.send(job(client))));
+        self.0.send(Box::new(move |client| drop(answer.send(job(client))))).ok()?;
         answered.await.ok()
-    }
-
-    fn spawn(&self, job: impl FnOnce(&Client) + Send + 'static) {
-        // Whoever waits for the answer sees that none comes.
-        let _ = self.0.send(Box::new(job));
     }
 }

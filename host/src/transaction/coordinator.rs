@@ -22,8 +22,8 @@ const ABORT_WAIT: Duration = Duration::from_secs(5);
 /// How long a fenced producer waits before it takes its id back: if another agent has it, its consumer hears of that too, and stops.
 const FENCED_WAIT: Duration = Duration::from_secs(2);
 
-/// Restarts in a row without a commit between them after which the pipeline stops, where each of them was for a refused record or for
-/// something a sink lost: enough to find a thousand records that are refused one after another.
+/// Rounds in a row that came to nothing after which the pipeline stops: enough to find a thousand records that are refused one after
+/// another, and, with the back-off between rounds that find nothing, to wait for hours.
 const RESTARTS_MAX: u32 = 1000;
 
 /// What a coordinator is made of.

@@ -90,12 +90,6 @@ impl Client {
         unsafe { outcome(sys::rd_kafka_abort_transaction(self.rk(), milliseconds(wait))) }
     }
 
-    /// Sends what waits for its linger.
-    pub fn hurry_records(&self, wait: Duration) {
-        // SAFETY: the client lives. Reports tell what became of the records, not this answer (librdkafka#4103).
-        unsafe { sys::rd_kafka_flush(self.rk(), milliseconds(wait)) };
-    }
-
     /// The error that has made this client useless, if there is one.
     pub fn fatal_error(&self) -> Option<ClientError> {
         let mut explanation = [0; 512];
