@@ -170,8 +170,9 @@ mod tests {
         channel.void();
         clock.set_done(clock.open());
         clock.close();
-        reader.restart();
+        // A source may be quicker than this reader to begin anew.
         put(&channel, &["e", "f", "g", "h"]);
+        reader.restart();
         assert_eq!(take(&mut reader).await, bodies(&["e", "f", "g", "h"]));
         assert!(!channel.is_settled(2));
         reader.settle(reader.taken_up_to());

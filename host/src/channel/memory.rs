@@ -393,9 +393,9 @@ impl MemoryReader {
         }
     }
 
-    /// Goes on behind what was thrown away by [`MemoryChannel::void`].
+    /// Goes on behind what was thrown away by [`MemoryChannel::void`]: not behind what others may have put since.
     pub fn restart(&mut self) {
-        self.taken = self.channel.log.lock().next;
+        self.rollback();
         self.fuller_until = None;
         self.cut = None;
     }
