@@ -14,9 +14,9 @@ use super::client::{Client, TopicOffset};
 const SILENCE: Duration = Duration::from_millis(500);
 
 /// Held partitions are let go so often without an answer: a request that failed and is to be sent again must not wait for ever.
-const HOLD: Duration = Duration::from_secs(5);
+const HOLD: Duration = Duration::from_secs(20);
 
-/// How long they are let go then. A spin of this length each [`HOLD`] is less than half a percent of a core.
+/// How long they are let go then. A spin of this length each [`HOLD`] is a thousandth of a core.
 const PROBE: Duration = Duration::from_millis(20);
 
 /// What the partitions of one producer may do.
