@@ -4,6 +4,9 @@
 //! cannot pass for a sent one.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// The line with this number of the stream.
 pub fn line(stream: &str, number: u64) -> String {
@@ -13,6 +16,24 @@ pub fn line(stream: &str, number: u64) -> String {
 /// The lines `numbers` of the stream, each with its newline.
 pub fn lines(stream: &str, numbers: std::ops::Range<u64>) -> String {
     numbers.flat_map(|number| [line(stream, number), "\n".to_owned()]).collect()
+}
+
+/// Appends about 5,000 lines a second of the stream `log` to a new file, in pieces cut anywhere, until told to stop; gives how many.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn append_until(log: &std::path::Path, stop: &AtomicBool) -> std::io::Result<u64> {
+    let mut file = std::fs::File::create(log)?;
+    let mut written = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let text = lines("log", written..written + 25);
+        let (first, second) = text.split_at(text.len() / 3);
+        file.write_all(first.as_bytes())?;
+        std::thread::sleep(Duration::from_millis(5));
+        file.write_all(second.as_bytes())?;
+        written += 25;
+    }
+    Ok(written)
 }
 
 /// FNV-1a: short, and any change of one byte changes it.

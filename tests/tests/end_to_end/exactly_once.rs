@@ -254,7 +254,7 @@ fn killed_agents_bring_each_line_of_a_log_once() -> anyhow::Result<()> {
     let rounds = soak::times(15, 100);
     let stop = AtomicBool::new(false);
     let count = std::thread::scope(|scope| {
-        let writer = scope.spawn(|| crate::kills::write_until(&log, &stop));
+        let writer = scope.spawn(|| ledger::append_until(&log, &stop));
         for _ in 0..rounds {
             let agent = pipeline.run();
             sleep_between(&mut random, 50..2000);

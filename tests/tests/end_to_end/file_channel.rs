@@ -3,11 +3,9 @@
 //! What came out of a channel is read with `channel export`, since file-roll, like any sink outside of Kafka, may get events
 //! twice: `retain` keeps them for that.
 
-use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rand::{RngExt as _, SeedableRng as _};
 use wasmflow_tests::agent::{Agent, PipelineFile, wasmflow_run};
 use wasmflow_tests::broker::KafkaBroker;
 use wasmflow_tests::component::component;
@@ -44,14 +42,15 @@ fn exported(pipeline: &PipelineFile, channel: &str) -> Vec<String> {
     ended.stdout
 }
 
-/// Runs an agent and kills it, again and again, each time between just started and well under way.
+/// The channel holds these numbers, each once, in order, and nothing else.
+fn assert_counts(pipeline: &PipelineFile, channel: &str, expected: std::ops::Range<usize>) {
+    let bodies = exported(pipeline, channel);
+    let wrong = bodies.iter().zip(expected.clone()).find(|(body, number)| **body != number.to_string());
+    assert_eq!((wrong, bodies.len()), (None, expected.len()), "channel {channel}");
+}
+
 fn kill_at_random_moments(pipeline: &PipelineFile) {
-    let mut random = rand::rngs::StdRng::seed_from_u64(soak::seed());
-    for _ in 0..soak::times(15, 100) {
-        let agent = pipeline.run();
-        std::thread::sleep(Duration::from_millis(random.random_range(10..700)));
-        agent.kill();
-    }
+    crate::kills::kill_at_random_moments(pipeline, soak::times(15, 100));
 }
 
 fn expect_drained(agent: Agent) {
@@ -71,9 +70,7 @@ fn numbers_are_each_once_in_two_file_channels_after_kills() {
     kill_at_random_moments(&pipeline);
     expect_drained(pipeline.run());
     for channel in ["left", "right"] {
-        let numbers = exported(&pipeline, channel);
-        let wrong = numbers.iter().zip(0..).find(|(body, number)| **body != number.to_string());
-        assert_eq!((wrong, numbers.len()), (None, 400_000), "channel {channel}");
+        assert_counts(&pipeline, channel, 0..400_000);
     }
 }
 
@@ -99,7 +96,7 @@ fn tailed_lines_are_each_once_in_a_file_channel_after_kills_and_none_is_lost_beh
     let log = pipeline.folder().join("logs/app.log");
     let stop = AtomicBool::new(false);
     let written = std::thread::scope(|scope| {
-        let writer = scope.spawn(|| write_until(&log, &stop));
+        let writer = scope.spawn(|| ledger::append_until(&log, &stop));
         kill_at_random_moments(&pipeline);
         stop.store(true, Ordering::Relaxed);
         writer.join().expect("the writer does not panic")
@@ -136,21 +133,6 @@ fn lines_in(folder: &std::path::Path) -> Vec<String> {
         lines.extend(whole.lines().map(str::to_owned));
     }
     lines
-}
-
-/// Appends about 5,000 lines a second, in pieces cut anywhere; gives how many.
-fn write_until(log: &std::path::Path, stop: &AtomicBool) -> std::io::Result<u64> {
-    let mut file = std::fs::File::create(log)?;
-    let mut written = 0;
-    while !stop.load(Ordering::Relaxed) {
-        let text = ledger::lines("log", written..written + 25);
-        let (first, second) = text.split_at(text.len() / 3);
-        file.write_all(first.as_bytes())?;
-        std::thread::sleep(Duration::from_millis(5));
-        file.write_all(second.as_bytes())?;
-        written += 25;
-    }
-    Ok(written)
 }
 
 #[test]
@@ -208,9 +190,7 @@ fn rows_are_each_once_in_a_file_channel_after_kills() -> anyhow::Result<()> {
     let pipeline = PipelineFile::new("file-rows", &format!("{source}{}", kept("events")));
     kill_at_random_moments(&pipeline);
     expect_drained(pipeline.run());
-    let rows = exported(&pipeline, "events");
-    let wrong = rows.iter().zip(1..).find(|(row, number)| **row != number.to_string());
-    assert_eq!((wrong, rows.len()), (None, count));
+    assert_counts(&pipeline, "events", 1..count + 1);
     Ok(())
 }
 
@@ -257,9 +237,7 @@ fn a_full_file_channel_stops_its_source_and_the_other_channel_gets_each_event_on
     pipeline.rewrite("file-full", &stages("[sinks.stuck]\n    plugin = \"null\"\n    channel = \"slow\"\n"));
     expect_drained(pipeline.run());
     for channel in ["fast", "slow"] {
-        let numbers = exported(&pipeline, channel);
-        let wrong = numbers.iter().zip(0..).find(|(body, number)| **body != number.to_string());
-        assert_eq!((wrong, numbers.len()), (None, 5000), "channel {channel}");
+        assert_counts(&pipeline, channel, 0..5000);
     }
 }
 

@@ -1,6 +1,5 @@
 //! SIGKILL at random moments: what a source can replay is not lost.
 
-use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -25,7 +24,7 @@ fn fifty_kills_lose_no_tailed_line() -> anyhow::Result<()> {
     let stop = AtomicBool::new(false);
     let kills = soak::times(50, 1000);
     let written = std::thread::scope(|scope| {
-        let writer = scope.spawn(|| write_until(&log, &stop));
+        let writer = scope.spawn(|| ledger::append_until(&log, &stop));
         kill_at_random_moments(&pipeline, kills);
         stop.store(true, Ordering::Relaxed);
         writer.join().expect("the writer does not panic")
@@ -43,26 +42,11 @@ fn fifty_kills_lose_no_tailed_line() -> anyhow::Result<()> {
 }
 
 /// Runs an agent and kills it, again and again, each time between just started and well under way.
-fn kill_at_random_moments(pipeline: &PipelineFile, kills: u32) {
+pub fn kill_at_random_moments(pipeline: &PipelineFile, kills: u32) {
     let mut random = rand::rngs::StdRng::seed_from_u64(soak::seed());
     for _ in 0..kills {
         let agent = pipeline.run();
         std::thread::sleep(Duration::from_millis(random.random_range(10..900)));
         agent.kill();
     }
-}
-
-/// Appends about 5,000 lines a second, in pieces cut anywhere; gives how many.
-pub fn write_until(log: &std::path::Path, stop: &AtomicBool) -> std::io::Result<u64> {
-    let mut file = std::fs::File::create(log)?;
-    let mut written = 0;
-    while !stop.load(Ordering::Relaxed) {
-        let text = ledger::lines("log", written..written + 25);
-        let (first, second) = text.split_at(text.len() / 3);
-        file.write_all(first.as_bytes())?;
-        std::thread::sleep(Duration::from_millis(5));
-        file.write_all(second.as_bytes())?;
-        written += 25;
-    }
-    Ok(written)
 }
