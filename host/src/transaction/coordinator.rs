@@ -157,7 +157,7 @@ impl Coordinator {
         }
         loop {
             match self.next_step() {
-                Err(End::Again(reason)) => return self.judged(producer, reason).await,
+                Err(End::Again(reason)) => return self.judged(producer, reason, None).await,
                 Err(end) => return end,
                 Ok(Step::Wait(until)) => {
                     tokio::select! {
@@ -167,9 +167,10 @@ impl Coordinator {
                     }
                 }
                 Ok(Step::Commit(cut)) => {
+                    let opened = cut.opened;
                     if let Err(end) = self.commit(producer, cut).await {
                         return match end {
-                            End::Again(reason) => self.judged(producer, reason).await,
+                            End::Again(reason) => self.judged(producer, reason, opened).await,
                             end => end,
                         };
                     }
@@ -278,8 +279,9 @@ impl Coordinator {
         Ok(sent)
     }
 
-    /// The producer knows better than who noticed that the round is over.
-    async fn judged(&mut self, producer: &TransactionalProducer, reason: Arc<str>) -> End {
+    /// The producer knows better than who noticed that the round is over. `committing` is since when the cut was open that was
+    /// being committed then, if one was: it is no longer among the others.
+    async fn judged(&mut self, producer: &TransactionalProducer, reason: Arc<str>, committing: Option<Instant>) -> End {
         let left_out = self.parts.connection.left_out();
         let found_more = std::mem::replace(&mut self.left_out, left_out) != left_out;
         self.restarts += 1;
@@ -292,7 +294,7 @@ impl Coordinator {
         match producer.cause() {
             Some(TransactionTrouble::Stop(cause)) => End::Stop(cause.into()),
             Some(TransactionTrouble::Fenced(cause)) => {
-                let oldest = self.parts.transactions.state.lock().cuts.oldest();
+                let oldest = committing.or_else(|| self.parts.transactions.state.lock().cuts.oldest());
                 self.fenced_since(producer, oldest, &cause).await
             }
             Some(TransactionTrouble::Again(cause)) => End::Again(format!("{reason}; {cause}").into()),

@@ -427,7 +427,8 @@ fn an_agent_that_sleeps_through_its_session_disturbs_nobody_when_it_wakes() -> a
     })?;
     flow.assert_each_once(count, &agents.each_ref())?;
     for agent in agents {
-        assert_eq!(agent.stop().code, Some(0));
+        let ended = agent.stop();
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     }
     Ok(())
 }

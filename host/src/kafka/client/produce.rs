@@ -140,10 +140,8 @@ impl RecordBatch {
             )
         };
         if usize::try_from(taken) != Ok(self.records.len()) {
-            let reports = self.records.iter().map(|record| {
-                let (tag, partition) = (record._private as u64, record.partition);
-                Report { tag, code: record.err.into(), partition }
-            });
+            let reports =
+                self.records.iter().map(|record| Report { tag: record._private as u64, code: record.err.into() });
             refused.extend(reports.filter(|report| report.code != Code::OK));
         }
         self.records.clear();
