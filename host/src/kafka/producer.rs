@@ -3,7 +3,7 @@
 //! Order is kept for each partition by the idempotent client. What the host adds: a record refused for good leaves its
 //! neighbours alone, and a client that has lost a record is given up as a whole, since nothing may overtake that record.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -26,10 +26,6 @@ const IDLE: Duration = Duration::from_secs(1);
 /// When a transaction fails, librdkafka purges everything that is queued, and reports it in no order: so long the report is waited
 /// for that says why.
 const AFTER_PURGE: Duration = Duration::from_millis(300);
-
-/// Limit: partitions of a topic that are held while its brokers are silent. Those that are not there are passed over, and telling how
-/// many there are would mean asking a broker that does not answer.
-const PARTITIONS: i32 = 1024;
 
 /// How a producer packs records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +62,8 @@ struct Pending {
     next: u32,
     deliveries: HashMap<u32, Delivery>,
     lost: Option<Loss>,
+    /// Partitions that records have arrived in.
+    partitions: BTreeMap<String, BTreeSet<i32>>,
     /// Since when records come back unsent.
     purged: Option<Instant>,
 }
@@ -208,14 +206,13 @@ impl Shared {
         self.lose(retry("the producer was closed".into()), Packing::Together);
     }
 
-    /// Every partition that the producer may send to.
+    /// Where records have arrived so far.
     fn partitions(&self) -> Vec<TopicOffset> {
-        let topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_topic = |topic: &Arc<str>| {
-            let topic = topic.clone();
-            (0..PARTITIONS).map(move |number| TopicOffset::new(&*topic, number, offset::NONE))
+        let pending = self.pending();
+        let of_topic = |(topic, numbers): (&String, &BTreeSet<i32>)| {
+            numbers.iter().map(|&number| TopicOffset::new(topic, number, offset::NONE)).collect::<Vec<_>>()
         };
-        topics.keys().flat_map(of_topic).collect()
+        pending.partitions.iter().flat_map(of_topic).collect()
     }
 
     /// How long to wait for reports; gives the producer up where nobody says why records came back.
@@ -238,12 +235,13 @@ impl Shared {
         let mut loss = None;
         let mut pending = self.pending();
         // Reports of one delivery mostly come together and mostly say yes: then they are only counted.
-        let alike = |report: &Report| (report.code, delivery_of(report));
+        let alike = |report: &Report| (report.code, report.partition, delivery_of(report));
         for run in reports.chunk_by(|left, right| alike(left) == alike(right)) {
             let number = delivery_of(&run[0]);
-            let Pending { deliveries, purged, .. } = &mut *pending;
+            let Pending { deliveries, partitions, purged, .. } = &mut *pending;
             // A delivery that was answered already: its producer is lost.
             let Some(delivery) = deliveries.get_mut(&number) else { continue };
+            note(partitions, delivery.topic(record_of(&run[0])), &run[0]);
             if run[0].code == Code::PURGED_IN_QUEUE || run[0].code == Code::PURGED_IN_FLIGHT {
                 purged.get_or_insert_with(Instant::now);
                 continue;
@@ -366,7 +364,7 @@ impl Shared {
             let headers = headers_of(records, records.rows[index] as usize);
             // SAFETY: as in `hand_over_together`.
             if let Err(error) = unsafe { send_one(topic, record, timestamp, headers) } {
-                refused.push(Report { tag: record.tag, code: error.code });
+                refused.push(Report { partition: -1, tag: record.tag, code: error.code });
             }
         }
     }
@@ -414,6 +412,13 @@ impl<'r> RecordCursor<'r> {
             partition: records.partitions.as_ref().and_then(|partitions| partitions[index]),
             tag: self.delivery | index as u64,
         }
+    }
+}
+
+/// Remembers where a record has arrived.
+fn note(partitions: &mut BTreeMap<String, BTreeSet<i32>>, topic: &str, report: &Report) {
+    if report.code == Code::OK && !partitions.get(topic).is_some_and(|numbers| numbers.contains(&report.partition)) {
+        partitions.entry(topic.to_owned()).or_default().insert(report.partition);
     }
 }
 

@@ -31,6 +31,8 @@ pub struct Report {
     /// What the record was given to carry.
     pub tag: u64,
     pub code: Code,
+    /// Where the record went; -1 where it got nowhere.
+    pub partition: i32,
 }
 
 /// Reads an event and destroys it.
@@ -75,7 +77,8 @@ unsafe fn read_reports(event: *mut sys::rd_kafka_event_t, reports: &mut Vec<Repo
                 return;
             }
             let code = std::ptr::addr_of!((*message).err).cast::<i32>().read();
-            reports.push(Report { tag: (*message)._private as u64, code: Code(code) });
+            let (tag, partition) = ((*message)._private as u64, (*message).partition);
+            reports.push(Report { tag, code: Code(code), partition });
         }
     }
 }

@@ -140,8 +140,10 @@ impl RecordBatch {
             )
         };
         if usize::try_from(taken) != Ok(self.records.len()) {
-            let reports =
-                self.records.iter().map(|record| Report { tag: record._private as u64, code: record.err.into() });
+            let reports = self.records.iter().map(|record| {
+                let (tag, partition) = (record._private as u64, record.partition);
+                Report { tag, code: record.err.into(), partition }
+            });
             refused.extend(reports.filter(|report| report.code != Code::OK));
         }
         self.records.clear();
