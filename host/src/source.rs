@@ -1,6 +1,8 @@
 //! The source runner: polls a source, sends what it brings through its interceptors into its channels, and acks it.
 
 mod disk;
+mod put;
+mod settle;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,13 +13,10 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::agent::stop::StopSignal;
-use crate::channel::{
-    Amount, Channel, ChannelError, PutNote, PutTransaction, Receipt, Writer, begin_puts, commit_puts,
-};
+use crate::channel::{Channel, ChannelError, Receipt, Writer};
 use crate::config::pipeline::AckRule;
 use crate::dead_letter::DeadLetters;
-use crate::event::Batch;
-use crate::interceptor::{Chain, Processed};
+use crate::interceptor::Chain;
 use crate::plugin::{CallError, Failure, Polled, Progress, SourceInstance};
 use crate::position::{Part, Position};
 use crate::position_store::PositionStore;
@@ -25,6 +24,7 @@ use crate::resume::Resume;
 use crate::selector::Selector;
 use crate::stage::{Backoff, Stage, StageStop};
 use crate::transaction::Participant;
+use settle::Unsettled;
 
 /// How long a source may wait inside `poll`. Nothing can be said to it meanwhile, so this is how late a stop may reach it.
 const POLL_WAIT: Duration = Duration::from_millis(200);
@@ -90,17 +90,6 @@ pub struct SourceRunner {
     early: VecDeque<Polled>,
     finished: bool,
     stop: StopSignal,
-}
-
-/// A put whose events are not settled yet.
-#[derive(Debug)]
-struct Unsettled {
-    tag: u64,
-    receipts: Vec<Receipt>,
-    parts: Vec<Part>,
-    generation: u64,
-    /// The batch's number of that instance.
-    brought: u64,
 }
 
 impl SourceRunner {
@@ -309,192 +298,6 @@ impl SourceRunner {
         }
     }
 
-    /// Sends what was polled through the interceptors and puts it.
-    async fn take_over(&mut self, polled: Polled) -> Result<(), Halt> {
-        self.tag += 1;
-        self.brought += 1;
-        let (generation, brought) = (self.generation, self.brought);
-        let stage = self.parts.stage.clone();
-        stage.counters.received.add(polled.batch.count() + polled.rejected.len());
-        let mut processed = self.parts.chain.process(polled.batch, self.tag).await?;
-        if self.parts.transaction.is_some() && self.parts.chain.oldest_kept().is_some() {
-            // A position stands for whole batches: none may go into a transaction while a part of its batch stays behind.
-            let rest = self.parts.chain.flush(self.tag, true).await?;
-            processed.batch = Batch::concat(&[processed.batch, rest.batch]);
-            processed.rejected.extend(rest.rejected);
-        }
-        processed.rejected.extend(polled.rejected.into_iter().map(|rejected| (stage.clone(), rejected)));
-        self.position.apply(&polled.position);
-        if !self.durable.is_empty() {
-            self.withheld.push_back((self.tag, polled.position.clone()));
-        }
-        let unsettled = Unsettled { tag: self.tag, receipts: Vec::new(), parts: polled.position, generation, brought };
-        self.put(processed, unsettled).await
-    }
-
-    /// Puts events into their channels as one transaction, and remembers them until they are settled.
-    async fn put(&mut self, processed: Processed, mut unsettled: Unsettled) -> Result<(), Halt> {
-        let routed = self.parts.selector.route(&processed.batch);
-        self.parts.stage.counters.filtered.add(routed.dropped);
-        let mut batches = routed.batches;
-        let number = unsettled.tag;
-        let name = &self.parts.stage.name;
-        let letters = self
-            .parts
-            .dead_letters
-            .collect(&processed.rejected, |event| format!("{name}#{number}:{}", event.origin(0)))?;
-        match letters {
-            // A letter on its way in memory must not be lost by a position that is on disk already.
-            Some(letters) if !self.durable.is_empty() => self.bury(letters).await?,
-            letters => batches.extend(letters),
-        }
-        let parts = self.freed_parts();
-        // A put without events and without a position need not be.
-        if !(batches.is_empty() && parts.is_empty()) {
-            self.add_durable(&mut batches);
-        }
-        let mut amount = Amount::default();
-        batches.iter().for_each(|(_, batch)| amount += Amount::of(batch));
-        let puts = if batches.is_empty() { Vec::new() } else { self.begin(batches).await? };
-        self.parts.stage.counters.accepted.add(processed.batch.count() - routed.dropped);
-        let receipt = match &self.parts.transaction {
-            None => {
-                let note = PutNote { source: &self.parts.stage.name, parts: &parts, is_whole: false };
-                commit_puts(puts, note, &self.settled).map_err(|error| self.channel_failed(&error))?
-            }
-            Some(transaction) => {
-                let commit = || puts.into_iter().for_each(PutTransaction::commit_in_transaction);
-                transaction.put(&self.parts.stage.name, &unsettled.parts, amount, &self.settled, commit)
-            }
-        };
-        if !receipt.is_durable() {
-            self.under_way.push_back(receipt.clone());
-        }
-        unsettled.receipts.push(receipt);
-        // Events that an interceptor had kept back went out with this put: their batches wait for it.
-        while self.unsettled.back().is_some_and(|earlier| earlier.tag >= processed.since) {
-            let earlier = self.unsettled.pop_back().expect("there is one");
-            unsettled.receipts.extend(earlier.receipts);
-            unsettled.parts.splice(0..0, earlier.parts);
-        }
-        self.unsettled.push_back(unsettled);
-        Ok(())
-    }
-
-    /// Waits for room in the channels, and meanwhile serves the source: clients are answered, nothing new is brought.
-    async fn begin(&mut self, batches: Vec<(Channel, Batch)>) -> Result<Vec<PutTransaction>, Halt> {
-        let reserving = begin_puts(batches);
-        tokio::pin!(reserving);
-        let mut gap = Gap::default();
-        let mut waits = false;
-        loop {
-            tokio::select! {
-                biased;
-                puts = &mut reserving => return puts.map_err(|error| self.channel_failed(&error)),
-                () = self.settled.notified() => self.settle().await?,
-                () = tokio::time::sleep(gap.next()) => {
-                    // Room comes with the end of the transaction.
-                    if !std::mem::replace(&mut waits, true)
-                        && let Some(transaction) = &self.parts.transaction
-                    {
-                        transaction.hurry();
-                    }
-                    self.serve().await?;
-                }
-            }
-        }
-    }
-
-    async fn serve(&mut self) -> Result<(), Halt> {
-        if self.finished || !self.early.is_empty() || self.stop.is_stopping() {
-            return Ok(());
-        }
-        match self.poll(0, Duration::ZERO).await? {
-            Some(Progress::Events(polled)) => self.early.push_back(polled),
-            Some(Progress::Finished) => self.finished = true,
-            Some(Progress::Idle) | None => {}
-        }
-        Ok(())
-    }
-
-    /// Lets the interceptors let go of what is due.
-    async fn flush_due(&mut self, drain: bool) -> Result<(), Halt> {
-        if !drain && self.parts.chain.next_tick().is_none_or(|tick| tick > Instant::now()) {
-            return Ok(());
-        }
-        let processed = self.parts.chain.flush(self.tag, drain).await?;
-        let frees_nothing = !self.is_freed(self.withheld.front());
-        if processed.batch.is_empty() && processed.rejected.is_empty() && frees_nothing {
-            return Ok(());
-        }
-        let (tag, generation, brought) = (self.tag, self.generation, self.brought);
-        self.put(processed, Unsettled { tag, receipts: Vec::new(), parts: Vec::new(), generation, brought }).await
-    }
-
-    async fn drain(&mut self) -> Result<(), Halt> {
-        while let Some(polled) = self.early.pop_front() {
-            self.take_over(polled).await?;
-        }
-        self.flush_due(true).await
-    }
-
-    /// Takes note of what is settled now: stores its position and tells the source.
-    async fn settle(&mut self) -> Result<(), Halt> {
-        let oldest_kept = self.parts.chain.oldest_kept().unwrap_or(u64::MAX);
-        while self.under_way.front().is_some_and(Receipt::is_durable) {
-            self.under_way.pop_front();
-        }
-        let mut acked = None;
-        while let Some(front) = self.unsettled.front()
-            && front.tag < oldest_kept
-            && front.receipts.iter().all(|receipt| is_safe(self.parts.ack, receipt))
-        {
-            let front = self.unsettled.pop_front().expect("there is one");
-            self.parts.store.settle(&front.parts);
-            if let Some(kafka) = &self.parts.stage.context.kafka {
-                kafka.settled(&front.parts);
-            }
-            if front.generation == self.generation {
-                acked = Some(front.brought);
-            }
-        }
-        match acked {
-            Some(batches) if batches > self.acked => self.tell(batches).await,
-            _ => Ok(()),
-        }
-    }
-
-    async fn tell(&mut self, batches: u64) -> Result<(), Halt> {
-        self.acked = batches;
-        self.gap.reset();
-        let Some(instance) = self.instance.as_mut() else { return Ok(()) };
-        match instance.acked(batches).await {
-            Ok(()) => Ok(()),
-            // The next ack covers this one too.
-            Err(CallError::Failure(Failure::Retry { reason, .. })) => {
-                warn!(source = %self.parts.stage.name, reason, "ack not taken");
-                Ok(())
-            }
-            Err(error) => self.failed(error, "acked").map(drop),
-        }
-    }
-
-    /// Waits for the settlement of what was put, unless the agent gives up on it.
-    async fn settle_the_rest(&mut self) {
-        let mut abandoned = false;
-        while self.settle().await.is_ok() && !self.unsettled.is_empty() && !abandoned {
-            tokio::select! {
-                () = self.settled.notified() => {}
-                // The last settlements may have come just before: they are looked for once more.
-                () = self.stop.abandoned() => abandoned = true,
-            }
-        }
-        if !self.unsettled.is_empty() {
-            let puts = self.unsettled.len();
-            warn!(source = %self.parts.stage.name, puts, "not settled; the source brings them again");
-        }
-    }
-
     /// A fresh instance where there is none. False: a stop was asked for before it opened.
     async fn ensure_open(&mut self) -> Result<bool, Halt> {
         if self.instance.as_ref().is_some_and(SourceInstance::needs_recycling) {
@@ -566,14 +369,6 @@ impl SourceRunner {
         }
         warn!(source = %self.parts.stage.name, %error, "nothing more is put");
         Halt::ChannelFailed
-    }
-}
-
-/// Whether a source may be told of a put.
-fn is_safe(ack: AckRule, receipt: &Receipt) -> bool {
-    match ack {
-        AckRule::Settled => receipt.is_settled(),
-        AckRule::Put => receipt.is_durable(),
     }
 }
 

@@ -242,12 +242,12 @@ fn a_folder_that_is_removed_while_it_is_used_stops_the_channel() {
     assert!(logs.close().is_err());
 }
 
-/// Run by [`a_process_that_is_killed_loses_nothing_it_was_told_is_durable`]: puts for ever, and prints what is durable.
-#[test]
-#[ignore = "a process to be killed"]
-fn puts_until_it_is_killed() {
-    let root = std::env::var_os("WASMFLOW_LOG_TEST_ROOT").expect("the test that starts it sets it");
-    let (logs, recovered) = open(root.as_ref(), vec![options("events"), options("audit")]);
+/// Tells the test below that it is the process to be killed, and where its logs are.
+const VICTIM: &str = "WASMFLOW_LOG_TEST_ROOT";
+
+/// Puts for ever, and prints what is durable.
+fn put_until_killed(root: &Path) {
+    let (logs, recovered) = open(root, vec![options("events"), options("audit")]);
     let first = recovered.source("a").map_or(0, |source| source.last_used) + 1;
     for number in first.. {
         assert_eq!(put_now(&logs, put("a", number, &["events", "audit"], &[&number.to_string()])).unwrap(), number);
@@ -260,12 +260,16 @@ fn a_process_that_is_killed_loses_nothing_it_was_told_is_durable() {
     use std::io::{BufRead, BufReader};
     use std::process::{Command, Stdio};
 
+    // The test runs itself as the process to be killed.
+    if let Some(root) = std::env::var_os(VICTIM) {
+        return put_until_killed(root.as_ref());
+    }
     let folder = tempfile::tempdir().unwrap();
     let mut told = 0;
     for round in 1..=5 {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "puts_until_it_is_killed", "--ignored", "--nocapture"])
-            .env("WASMFLOW_LOG_TEST_ROOT", folder.path())
+            .args(["--exact", "a_process_that_is_killed_loses_nothing_it_was_told_is_durable", "--nocapture"])
+            .env(VICTIM, folder.path())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();

@@ -110,11 +110,6 @@ impl<G> Instance<G> {
     pub fn needs_recycling(&self) -> bool {
         self.live.as_ref().is_none_or(|live| live.store.data().memory.is_nearly_full())
     }
-
-    /// Bytes of linear memory.
-    pub fn memory_bytes(&self) -> usize {
-        self.live.as_ref().map_or(0, |live| live.store.data().memory.used())
-    }
 }
 
 impl<G> Live<G> {

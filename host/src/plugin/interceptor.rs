@@ -99,11 +99,6 @@ impl InterceptorInstance {
     pub fn needs_recycling(&self) -> bool {
         self.instance.needs_recycling()
     }
-
-    /// Bytes of linear memory.
-    pub fn memory_bytes(&self) -> usize {
-        self.instance.memory_bytes()
-    }
 }
 
 fn checked(

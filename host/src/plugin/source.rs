@@ -98,11 +98,6 @@ impl SourceInstance {
     pub fn needs_recycling(&self) -> bool {
         self.instance.needs_recycling()
     }
-
-    /// Bytes of linear memory.
-    pub fn memory_bytes(&self) -> usize {
-        self.instance.memory_bytes()
-    }
 }
 
 fn checked(

@@ -1,5 +1,6 @@
 //! The sink runner: takes events from a channel, sends them through the sink's interceptors, delivers and settles them.
 
+mod deliver;
 mod pending;
 
 use std::collections::VecDeque;
@@ -7,16 +8,15 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
-use crate::channel::{ChannelError, PutNote, Reader, TakeLimits, Taken, begin_puts, commit_puts};
-use crate::dead_letter::{self, DeadLetters, RejectedBy};
-use crate::event::MADE_HERE;
+use crate::channel::{ChannelError, Reader, TakeLimits, Taken};
+use crate::dead_letter::DeadLetters;
 use crate::interceptor::{Chain, Processed};
-use crate::kafka::{ProducerLost, Refused, StageKafka};
-use crate::plugin::{Delivered, Delivery, Failure, Outcome, Rejected, SinkInstance};
+use crate::kafka::StageKafka;
+use crate::plugin::SinkInstance;
 use crate::position::Position;
-use crate::stage::{Backoff, Decision, Piece, Stage, StageStop, TrapGuard};
+use crate::stage::{Backoff, Piece, Stage, StageStop, TrapGuard};
 use crate::transaction::Participant;
 
 use pending::{Pending, PendingDeliveries};
@@ -243,156 +243,6 @@ impl SinkRunner {
         self.begin(processed, Pending::new(self.tag, taken.first, taken.next), suspected).await
     }
 
-    /// Lines up what the interceptors made of a batch.
-    async fn begin(&mut self, processed: Processed, pending: Pending, suspected: bool) -> Result<(), StageStop> {
-        let tag = pending.tag;
-        self.pending.push(pending, processed.since);
-        self.bury(tag, processed.rejected).await?;
-        if !processed.batch.is_empty() {
-            let stage = &self.parts.stage;
-            stage.counters.received.add(processed.batch.count());
-            self.work.push_back(match suspected {
-                true => Piece::suspected(processed.batch, tag, stage),
-                false => Piece::new(processed.batch, tag, stage),
-            });
-        }
-        Ok(())
-    }
-
-    fn is_due(&self) -> bool {
-        !self.work.is_empty() && self.not_before.is_none_or(|due| due <= Instant::now())
-    }
-
-    async fn deliver_next(&mut self) -> Result<(), StageStop> {
-        self.ensure_open().await?;
-        self.not_before = None;
-        let Some(piece) = self.work.pop_front() else { return Ok(()) };
-        if let Some(kafka) = self.kafka() {
-            kafka.discard_staged();
-        }
-        let delivery = self.delivery(&piece);
-        let instance = self.instance.as_mut().expect("it has just been opened");
-        match instance.deliver(&piece.batch, &delivery).await {
-            Ok(delivered) => self.delivered(piece, delivered).await,
-            Err(error) => {
-                self.parts.stage.counters.errors.add(1);
-                let trapped = error.is_trap();
-                if trapped {
-                    self.instance = None;
-                }
-                let decision = piece.failed(&self.parts.stage, error, &mut self.guard)?;
-                match trapped && self.pending.is_holding() {
-                    true => self.rewind().await,
-                    false => self.follow(decision).await?,
-                }
-                Ok(())
-            }
-        }
-    }
-
-    async fn delivered(&mut self, piece: Piece, delivered: Delivered) -> Result<(), StageStop> {
-        self.guard.went_well();
-        self.send_staged();
-        let refused = delivered.rejected.len();
-        let tag = piece.tag;
-        self.bury(tag, self.by_this_stage(delivered.rejected)).await?;
-        let accepted = piece.batch.count() - refused;
-        match delivered.outcome {
-            Outcome::Delivered => {
-                self.pending.release_all();
-                self.parts.stage.counters.accepted.add(accepted);
-            }
-            Outcome::Held => {
-                self.pending.hold_newest();
-                self.parts.stage.counters.accepted.add(accepted);
-                if self.suspect.is_some() {
-                    self.flush(true).await?;
-                }
-            }
-            Outcome::Partly { rows, reason, after } => {
-                self.pending.release_all();
-                self.parts.stage.counters.accepted.add(accepted - rows.len());
-                let mut piece = piece;
-                piece.batch = piece.batch.select(&rows).expect("the rows were checked where they came in");
-                let decision = piece.again(&self.parts.stage, reason, after)?;
-                self.follow(decision).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Does what was decided about a piece that is not delivered, ahead of everything behind it.
-    async fn follow(&mut self, decision: Decision) -> Result<(), StageStop> {
-        match decision {
-            Decision::Again(piece, after) => {
-                self.not_before = Some(Instant::now() + after);
-                self.work.push_front(piece);
-            }
-            Decision::Halves(halves, after) => {
-                self.not_before = Some(Instant::now() + after);
-                let [first, second] = *halves;
-                self.work.push_front(second);
-                self.work.push_front(first);
-            }
-            Decision::Refused(rejected) => {
-                let tag = self.tag;
-                self.bury(tag, self.by_this_stage(rejected)).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The broker has answered for one delivery.
-    async fn landed(&mut self, tag: u64, answer: Result<Vec<Refused>, ProducerLost>) -> Result<(), StageStop> {
-        match answer {
-            Ok(refused) => {
-                self.backoff.reset();
-                let rejected =
-                    refused.into_iter().map(|refused| Rejected { event: refused.event, reason: refused.reason });
-                let rejected = self.by_this_stage(rejected.collect());
-                self.bury(tag, rejected).await
-            }
-            Err(lost) => {
-                let after = match lost.failure {
-                    Failure::Retry { reason, .. } if self.parts.transaction.is_some() => self.give_up(&reason).await,
-                    Failure::Retry { reason, after } => {
-                        warn!(sink = %self.parts.stage.name, reason, "everything not settled is sent again");
-                        after.unwrap_or_default().max(self.backoff.delay())
-                    }
-                    failure => return Err(self.parts.stage.stop(failure.to_string())),
-                };
-                self.settle();
-                self.rewind().await;
-                self.suspect = None;
-                tokio::time::sleep(after).await;
-                Ok(())
-            }
-        }
-    }
-
-    /// Puts dead letters into their channel; the delivery of this tag is settled when they are.
-    async fn bury(&mut self, tag: u64, rejected: Vec<RejectedBy>) -> Result<(), StageStop> {
-        if rejected.is_empty() {
-            return Ok(());
-        }
-        let channel = self.parts.reader.channel().name().clone();
-        let first = self.pending.newest().filter(|newest| newest.tag == tag && newest.exact).map(|newest| newest.first);
-        let letters = self.parts.dead_letters.collect(&rejected, |event| match (first, event.origin(0)) {
-            (Some(first), row) if row != MADE_HERE => format!("{channel}:{}", first + u64::from(row)),
-            _ => channel.to_string(),
-        })?;
-        if self.parts.transaction.is_some() {
-            letters.into_iter().for_each(|(channel, letters)| channel.put_letters(letters, self.cut));
-            return Ok(());
-        }
-        let puts = begin_puts(letters.into_iter().collect()).await;
-        let puts = puts.map_err(|error| self.parts.stage.stop(format!("its dead letters cannot be put: {error}")))?;
-        let source = dead_letter::source(&self.parts.stage.name);
-        let receipt = commit_puts(puts, PutNote::of(&source), &self.letters_settled);
-        self.pending.buried(tag, receipt.map_err(|error| self.channel_failed(&error))?);
-        Ok(())
-    }
-
     /// A channel that we read, or put dead letters into, cannot go on.
     fn channel_failed(&self, error: &ChannelError) -> StageStop {
         match error.remedy() {
@@ -518,26 +368,6 @@ impl SinkRunner {
         }
     }
 
-    fn send_staged(&mut self) {
-        if let Some(kafka) = self.kafka()
-            && kafka.has_staged()
-        {
-            let in_flight = kafka.send_staged(self.cut);
-            self.pending.sent(in_flight);
-        }
-    }
-
-    fn delivery(&self, piece: &Piece) -> Delivery {
-        let newest = self.pending.newest().expect("a piece belongs to the newest delivery");
-        let (mut first, mut next) = (newest.first, newest.next);
-        let rows = piece.batch.count();
-        let (start, end) = (piece.batch.origin(0), piece.batch.origin(rows - 1));
-        if newest.exact && start != MADE_HERE && end != MADE_HERE && start <= end {
-            (first, next) = (newest.first + u64::from(start), newest.first + u64::from(end) + 1);
-        }
-        Delivery { log: self.parts.log.clone(), first, next, attempt: piece.attempt }
-    }
-
     async fn ensure_open(&mut self) -> Result<(), StageStop> {
         if self.instance.is_none() {
             let instance = self.parts.stage.opened(&Position::default()).await?;
@@ -569,25 +399,6 @@ impl SinkRunner {
             self.parts.stage.closed(instance.close().await);
         }
         Ok(())
-    }
-
-    fn by_this_stage(&self, rejected: Vec<Rejected>) -> Vec<RejectedBy> {
-        rejected.into_iter().map(|rejected| (self.parts.stage.clone(), rejected)).collect()
-    }
-
-    /// Whether the brokers may be given more.
-    fn has_room(&self) -> bool {
-        self.kafka().is_none_or(|kafka| kafka.has_room())
-    }
-
-    /// Waits until they may.
-    fn room(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
-        let kafka = self.kafka().cloned();
-        async move {
-            if let Some(kafka) = kafka {
-                kafka.room().await;
-            }
-        }
     }
 
     fn kafka(&self) -> Option<&Arc<StageKafka>> {

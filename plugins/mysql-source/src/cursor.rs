@@ -8,6 +8,7 @@ use mysql_async::{Column, Value};
 use wasmflow_sdk::prelude::{Deserialize, Serialize};
 
 use crate::calendar;
+use crate::format::is_string;
 
 /// What the cursor column holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,17 +109,7 @@ impl Kind {
             | MYSQL_TYPE_TIMESTAMP
             | MYSQL_TYPE_TIMESTAMP2 => Ok(Kind::Moment),
             MYSQL_TYPE_TIME | MYSQL_TYPE_TIME2 => Ok(Kind::Span),
-            MYSQL_TYPE_VARCHAR
-            | MYSQL_TYPE_VAR_STRING
-            | MYSQL_TYPE_STRING
-            | MYSQL_TYPE_TINY_BLOB
-            | MYSQL_TYPE_BLOB
-            | MYSQL_TYPE_MEDIUM_BLOB
-            | MYSQL_TYPE_LONG_BLOB
-                if is_text =>
-            {
-                Ok(Kind::Text)
-            }
+            kind if is_text && is_string(kind) => Ok(Kind::Text),
             other => Err(format!(
                 "cursor column `{}` is neither an integer, a decimal, a date or time, nor text ({other:?})",
                 column.name_str()

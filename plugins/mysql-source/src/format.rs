@@ -120,9 +120,16 @@ fn is_number(column: &Column) -> bool {
 
 /// BINARY, VARBINARY, BLOB and GEOMETRY, whatever bytes they hold, so that a column has one type in all rows.
 fn holds_bytes(column: &Column) -> bool {
+    use ColumnType::{MYSQL_TYPE_GEOMETRY, MYSQL_TYPE_VECTOR};
+    let kind = column.column_type();
+    (is_string(kind) || matches!(kind, MYSQL_TYPE_GEOMETRY | MYSQL_TYPE_VECTOR)) && is_binary(column)
+}
+
+/// CHAR, VARCHAR, TEXT and their binary kin; the character set tells them apart.
+pub fn is_string(kind: ColumnType) -> bool {
     use ColumnType::*;
-    let may = matches!(
-        column.column_type(),
+    matches!(
+        kind,
         MYSQL_TYPE_VARCHAR
             | MYSQL_TYPE_VAR_STRING
             | MYSQL_TYPE_STRING
@@ -130,10 +137,7 @@ fn holds_bytes(column: &Column) -> bool {
             | MYSQL_TYPE_BLOB
             | MYSQL_TYPE_MEDIUM_BLOB
             | MYSQL_TYPE_LONG_BLOB
-            | MYSQL_TYPE_GEOMETRY
-            | MYSQL_TYPE_VECTOR
-    );
-    may && is_binary(column)
+    )
 }
 
 /// A decimal may come with leading zeros (ZEROFILL), which JSON has not.

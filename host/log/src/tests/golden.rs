@@ -30,15 +30,11 @@ fn options(name: &str) -> ChannelOptions {
     options
 }
 
-/// How the fixture of format 1 was made: `cargo test --release -p wasmflow-log write_the_fixture -- --ignored`. A released
-/// fixture is never written again.
-#[test]
-#[ignore = "writes a fixture"]
-fn write_the_fixture_of_format_1() {
-    let folder = fixture("format-1");
+/// How the fixture of format 1 was made. It was copied into `fixtures` once, and a released fixture is never written again.
+fn write_as_format_1_was(folder: &Path) {
     let mut compressed = options("audit");
     compressed.compression = crate::Compression::Lz4;
-    let open = || LogSet::open_stepwise(Arc::new(Disk), &folder, "golden", vec![options("events"), compressed.clone()]);
+    let open = || LogSet::open_stepwise(Arc::new(Disk), folder, "golden", vec![options("events"), compressed.clone()]);
     let (logs, _) = open().unwrap();
     for number in 1..=12 {
         let columns = vec![format!("event {number}").into(), vec![b'x'; 150].into()];
@@ -69,11 +65,22 @@ fn write_the_fixture_of_format_1() {
 fn a_folder_of_format_1_is_read_to_the_last_event() {
     let folder = tempfile::tempdir().unwrap();
     copy(&fixture("format-1"), folder.path());
+    assert_read_to_the_last_event(folder.path());
+}
+
+#[test]
+fn what_is_written_now_is_read_as_the_fixture_is() {
+    let folder = tempfile::tempdir().unwrap();
+    write_as_format_1_was(folder.path());
+    assert_read_to_the_last_event(folder.path());
+}
+
+fn assert_read_to_the_last_event(folder: &Path) {
     let storage: Arc<dyn Storage> = Arc::new(Disk);
-    let inspected = tools::inspect(&storage, folder.path()).unwrap();
+    let inspected = tools::inspect(&storage, folder).unwrap();
     assert_eq!((&*inspected.pipeline, inspected.format), ("golden", 1));
     let (logs, recovered) =
-        LogSet::open_stepwise(storage, folder.path(), "golden", vec![options("events"), options("audit")]).unwrap();
+        LogSet::open_stepwise(storage, folder, "golden", vec![options("events"), options("audit")]).unwrap();
     let source = recovered.source("tail").unwrap();
     assert_eq!((source.last_put, source.last_used), (11, 12));
     assert_eq!(source.position, [("line".into(), "11".into())]);
