@@ -18,16 +18,20 @@ const BODY_BYTES: u64 = 100;
 const LIMIT: Duration = Duration::from_secs(600);
 /// How long the raw disk is measured each time.
 const RAW: Duration = Duration::from_secs(2);
+/// The raw disk's files are as large as the log's.
+const FILE_BYTES: u64 = 64 << 20;
 const BACKLOG_BYTES: u64 = 10_000_000_000;
 
 /// Runs the pipelines and the raw disk in turn, so that a slow minute of the machine meets all.
 pub fn measure(report: &mut Report) -> anyhow::Result<()> {
     for sources in [1, 4] {
-        let (mut runs, mut plain) = (Vec::new(), Vec::new());
+        let (mut runs, mut plain, mut over) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..RUNS {
             let run = run(sources)?;
             // What the disk gives to syncs that carry as much as ours did.
-            plain.push(raw_writes(run.bytes as usize / run.syncs as usize)? / 1e6);
+            let bytes = run.bytes as usize / run.syncs as usize;
+            plain.push(raw_writes(bytes, Space::New)? / 1e6);
+            over.push(raw_writes(bytes, Space::Old)? / 1e6);
             runs.push(run);
         }
         let what = format!("stress -> file -> null, {sources} source{}", if sources == 1 { "" } else { "s" });
@@ -37,11 +41,16 @@ pub fn measure(report: &mut Report) -> anyhow::Result<()> {
         report.add(format!("{what}: written"), written, "MB/s");
         report.add(format!("{what}: syncs"), of(|run| run.syncs as f64 / run.seconds), "syncs/s");
         let plain = median(&mut plain);
-        report.add(format!("{what}: reference: plain writes as large, a sync behind each"), plain, "MB/s");
+        report.add(format!("{what}: reference: plain sequential writes as large, a sync behind each"), plain, "MB/s");
         report.add(format!("{what}: of what the disk gives"), 100.0 * written / plain, "%");
+        report.add(
+            format!("{what}: reference: the same written over one file again and again"),
+            median(&mut over),
+            "MB/s",
+        );
     }
-    let mut syncs: Vec<_> = (0..RUNS).map(|_| raw_writes(4096)).collect::<Result<_, _>>()?;
-    report.add("reference: fdatasync behind 4 KiB", median(&mut syncs) / 4096.0, "syncs/s");
+    let mut syncs: Vec<_> = (0..RUNS).map(|_| raw_writes(4096, Space::Old)).collect::<Result<_, _>>()?;
+    report.add("reference: fdatasync behind 4 KiB over one file", median(&mut syncs) / 4096.0, "syncs/s");
     report.add("opening a channel of 10 GB whose reader is at its start", recovery()?, "s");
     Ok(())
 }
@@ -105,18 +114,27 @@ fn field(line: &str, name: &str) -> anyhow::Result<u64> {
     Ok(value.with_context(|| format!("no `{name}` in {line}"))?.parse()?)
 }
 
-/// Bytes a second of writes of this size, one after the other into preallocated space, with `fdatasync` behind each.
-fn raw_writes(bytes: usize) -> anyhow::Result<f64> {
-    const FILE_BYTES: u64 = 64 << 20;
+/// Where the raw disk's writes go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Space {
+    /// Into preallocated files, one after the other, as any log that grows.
+    New,
+    /// Over the same file again and again. The file system then has nothing to note: the most that the disk can do.
+    Old,
+}
+
+/// Bytes a second of sequential writes of this size with `fdatasync` behind each.
+fn raw_writes(bytes: usize, space: Space) -> anyhow::Result<f64> {
     let folder = Folder::new("raw-disk");
-    let file = File::create(folder.join("file"))?;
-    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, FILE_BYTES)?;
-    file.sync_all()?;
+    let mut file = new_file(&folder)?;
     let block = vec![b'x'; bytes];
     let (start, mut at, mut written) = (Instant::now(), 0, 0);
     while start.elapsed() < RAW {
         if at + bytes as u64 > FILE_BYTES {
             at = 0;
+            if space == Space::New {
+                file = new_file(&folder)?;
+            }
         }
         file.write_all_at(&block, at)?;
         file.sync_data()?;
@@ -124,6 +142,16 @@ fn raw_writes(bytes: usize) -> anyhow::Result<f64> {
         written += bytes;
     }
     Ok(written as f64 / start.elapsed().as_secs_f64())
+}
+
+/// A preallocated file in the place of the last one.
+fn new_file(folder: &Folder) -> anyhow::Result<File> {
+    let (aside, path) = (folder.join("aside"), folder.join("file"));
+    let file = File::create(&aside)?;
+    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, FILE_BYTES)?;
+    file.sync_all()?;
+    std::fs::rename(aside, path)?;
+    Ok(file)
 }
 
 /// Fills a channel whose sink cannot deliver, kills the agent, and opens it again: the time from the start of the process to the
