@@ -63,6 +63,12 @@ impl NetcatClient {
         read.then(|| line.trim_end().to_owned())
     }
 
+    /// Sends a line and gives the answer to it; `None` when the connection is gone.
+    pub fn ask_if_open(&mut self, line: &str) -> Option<String> {
+        self.stream.write_all(format!("{line}\n").as_bytes()).ok()?;
+        self.answer_within(ANSWER_LIMIT)
+    }
+
     /// Sends a line and gives the answer to it.
     ///
     /// # Panics
