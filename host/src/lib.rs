@@ -24,5 +24,8 @@ pub mod kafka;
 pub mod plugin;
 pub mod transaction;
 
+pub mod control;
+pub mod swap;
+
 pub mod agent;
 pub mod metrics;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use wasmflow::agent;
 use wasmflow::config::pipeline::*;
+use wasmflow::control::Control;
 use wasmflow::plugin::{Engine, EngineOptions, PluginKind, PluginOrigin};
 
 fn standard(kind: PluginKind, name: &str) -> PluginOrigin {
@@ -82,7 +83,7 @@ async fn a_finite_source_ends_the_pipeline_with_everything_settled() {
         },
     );
     road.sinks.insert("nowhere".into(), sink("null", "{}", "events"));
-    let report = agent::run(vec![road], engine(dir.path()), Default::default()).await.unwrap();
+    let report = agent::run(vec![road], &Control::new(engine(dir.path())), Default::default()).await.unwrap();
     assert!(report.is_success(), "{report:?}");
     let stored = std::fs::read_to_string(dir.path().join("state/positions/numbers.json")).unwrap();
     assert!(stored.contains("MTAwMDAw"), "the stored position is 100000 in base64: {stored}");

@@ -13,6 +13,7 @@ use crate::config::pipeline::{
     ChannelKind, ChannelName, Grants, Limits, Pipeline, RetryPolicy, SelectorSpec, SinkSpec, SourceSpec, StageConfig,
     StageName,
 };
+use crate::control::PipelineControl;
 use crate::dead_letter::DeadLetters;
 use crate::interceptor::Chain;
 use crate::kafka::KafkaClients;
@@ -33,7 +34,7 @@ pub struct Runners {
     pub sinks: Vec<(Arc<Stage>, SinkRunner)>,
     /// With exactly-once.
     pub coordinator: Option<Coordinator>,
-    /// Every stage, for the closing summary. An interceptor that two stages name is there twice: once for each use.
+    /// Every stage once, for the closing summary.
     pub stages: Vec<Arc<Stage>>,
     /// The logs of the file channels, if there are any.
     pub logs: Option<Arc<LogSet>>,
@@ -49,6 +50,7 @@ pub struct Builder<'p> {
     channels: BTreeMap<ChannelName, Channel>,
     exactly_once: Option<ExactlyOnce>,
     logs: Option<Arc<LogSet>>,
+    control: Arc<PipelineControl>,
     stages: Vec<Arc<Stage>>,
 }
 
@@ -70,7 +72,7 @@ impl<'p> Builder<'p> {
     /// When a plugin cannot be loaded, or the folder of the file channels cannot be used.
     pub async fn new(
         pipeline: &'p Pipeline,
-        engine: &Engine,
+        (engine, control): (&Engine, Arc<PipelineControl>),
         state: &'p StateDir,
         kafka: Arc<KafkaClients>,
         removal: ReaderRemoval,
@@ -99,7 +101,18 @@ impl<'p> Builder<'p> {
             (name.clone(), channel)
         });
         let channels = channels.collect();
-        Ok(Self { pipeline, state, recovered, kafka, plugins, channels, logs, exactly_once, stages: Vec::new() })
+        Ok(Self {
+            pipeline,
+            state,
+            recovered,
+            kafka,
+            plugins,
+            channels,
+            logs,
+            exactly_once,
+            control,
+            stages: Vec::new(),
+        })
     }
 
     /// Makes all runners. Readers are there before the first put, and every writer before the first reader looks for the end.
@@ -213,15 +226,18 @@ impl<'p> Builder<'p> {
             max_event_bytes: self.pipeline.max_event_bytes,
             kafka,
         };
-        let stage = Arc::new(Stage {
+        let stage = self.control.enter(Stage {
             name: spec.name.shared(),
+            generation: 1,
             plugin: self.plugins[&key(spec.kind, spec.origin)].clone(),
             context,
             config: spec.config.clone(),
             retry: spec.retry,
             counters: Arc::new(StageCounters::default()),
         });
-        self.stages.push(stage.clone());
+        if self.stages.iter().all(|known| known.name != stage.name) {
+            self.stages.push(stage.clone());
+        }
         stage
     }
 

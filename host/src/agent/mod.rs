@@ -18,8 +18,9 @@ use tracing::{Instrument, error, info, info_span, warn};
 
 use crate::channel::ChannelError;
 use crate::config::pipeline::{ChannelName, Pipeline};
+use crate::control::Control;
 use crate::kafka::{KafkaClients, KafkaError};
-use crate::plugin::{Engine, PluginError};
+use crate::plugin::PluginError;
 use crate::position_store::PositionError;
 use crate::stage::{Stage, StageStop};
 
@@ -74,13 +75,13 @@ impl RunReport {
 ///
 /// # Errors
 /// When one of the pipelines cannot be started; then none is.
-pub async fn run(pipelines: Vec<Pipeline>, engine: Engine, removal: ReaderRemoval) -> Result<RunReport, AgentError> {
+pub async fn run(pipelines: Vec<Pipeline>, control: &Control, removal: ReaderRemoval) -> Result<RunReport, AgentError> {
     let mut signals = Signals::new().map_err(AgentError::Signals)?;
     let mut running = JoinSet::new();
     let mut stoppers = Vec::new();
     let mut prepared = Vec::new();
     for pipeline in pipelines {
-        prepared.push(Running::prepare(pipeline, &engine, removal).await?);
+        prepared.push(Running::prepare(pipeline, control, removal).await?);
     }
     for pipeline in prepared {
         let span = info_span!("pipeline", name = %pipeline.pipeline.name);
@@ -138,6 +139,7 @@ impl Signals {
 struct Running {
     pipeline: Pipeline,
     runners: Runners,
+    control: Control,
     kafka: Arc<KafkaClients>,
     stopper: Arc<Stopper>,
     /// Held until the end: the folder's lock.
@@ -145,14 +147,15 @@ struct Running {
 }
 
 impl Running {
-    async fn prepare(pipeline: Pipeline, engine: &Engine, removal: ReaderRemoval) -> Result<Self, AgentError> {
+    async fn prepare(pipeline: Pipeline, control: &Control, removal: ReaderRemoval) -> Result<Self, AgentError> {
         let state = StateDir::open(&pipeline.state_dir, pipeline.instance.as_deref()).map_err(AgentError::StateDir)?;
         let kafka =
             KafkaClients::new(pipeline.name.as_str(), state.instance(), &pipeline.kafka).map_err(AgentError::Kafka)?;
         let stopper = Arc::new(Stopper::default());
-        let builder = Builder::new(&pipeline, engine, &state, kafka.clone(), removal).await?;
+        let place = (control.engine(), control.register(&pipeline));
+        let builder = Builder::new(&pipeline, place, &state, kafka.clone(), removal).await?;
         let runners = builder.build(&stopper.signal())?;
-        Ok(Self { pipeline, runners, kafka, stopper, _state: state })
+        Ok(Self { pipeline, runners, control: control.clone(), kafka, stopper, _state: state })
     }
 
     /// Runs the pipeline's runners to their end.
@@ -189,6 +192,7 @@ impl Running {
             logs::close(logs, channels).await;
         }
         self.kafka.close(KAFKA_CLOSE_TIMEOUT).await;
+        self.control.remove(self.pipeline.name.as_str());
         stages.iter().for_each(|stage| summarize(stage));
         match report.is_success() {
             true => info!("pipeline ended; everything is settled"),

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use wasmflow::agent::{self, logs::ReaderRemoval};
 use wasmflow::config::{Colour, Severity, load};
+use wasmflow::control::Control;
 use wasmflow::plugin::Engine;
 
 use super::logs::LogOptions;
@@ -62,7 +63,7 @@ impl Run {
             return ExitCode::from(INVALID);
         };
         let removal = if self.remove_readers { ReaderRemoval::Remove } else { ReaderRemoval::Refuse };
-        let ended = agent::run(pipelines, engine, removal).await;
+        let ended = agent::run(pipelines, &Control::new(engine), removal).await;
         drop(plugins);
         match ended {
             Err(error) => failed(&error),

@@ -23,9 +23,11 @@ use crate::position::Position;
 /// go away, but a memory limit hit by an unlucky neighbour may.
 const OPEN_TRAPS_MAX: u32 = 3;
 
-/// A stage's part of the pipeline, with its plugin loaded.
+/// A stage's part of the pipeline in one generation: a swap makes a new one, with the same counters and Kafka clients.
 pub struct Stage {
     pub name: Arc<str>,
+    /// 1: what the pipeline file names; each swap adds one.
+    pub generation: u64,
     pub plugin: Arc<Plugin>,
     pub context: StageContext,
     pub config: StageConfig,
