@@ -172,8 +172,10 @@ fn recovery() -> anyhow::Result<f64> {
     for _ in 0..RUNS {
         let start = Instant::now();
         let agent = pipeline.run();
-        agent.expect_log("file channel opened", LIMIT);
-        seconds.push(start.elapsed().as_secs_f64());
+        let opened = agent.stderr().wait_for(0, "file channel opened", LIMIT).context("it was not opened")?;
+        seconds.push((opened.at - start).as_secs_f64());
+        let held = field(&opened.text, "events")?;
+        ensure!(held == total, "it holds {held} of {total} events");
         agent.kill();
     }
     Ok(median(&mut seconds))
