@@ -7,11 +7,11 @@ use crate::agent::AgentError;
 use crate::agent::exactly_once::ExactlyOnce;
 use crate::agent::logs::{self, ReaderRemoval};
 use crate::agent::state_dir::StateDir;
-use crate::agent::stop::StopSignal;
+use crate::agent::stop::Stopper;
 use crate::channel::{Capacity, Channel, FileChannel, MemoryChannel, TakeLimits};
 use crate::config::pipeline::{
-    ChannelKind, ChannelName, Grants, Limits, Pipeline, RetryPolicy, SelectorSpec, SinkSpec, SourceSpec, StageConfig,
-    StageName,
+    ChannelKind, ChannelName, ChannelSpec, Grants, Limits, Pipeline, RetryPolicy, SelectorSpec, SinkSpec, SourceSpec,
+    StageConfig, StageName,
 };
 use crate::control::PipelineControl;
 use crate::dead_letter::DeadLetters;
@@ -28,31 +28,40 @@ use crate::stage::Stage;
 use crate::transaction::Coordinator;
 use wasmflow_log::{LogSet, Recovered};
 
-/// The runners of one pipeline, ready to be spawned.
-pub struct Runners {
-    pub sources: Vec<(Arc<Stage>, SourceRunner)>,
-    pub sinks: Vec<(Arc<Stage>, SinkRunner)>,
-    /// With exactly-once.
-    pub coordinator: Option<Coordinator>,
-    /// Every stage once, for the closing summary.
+/// A runner that is ready to be spawned, with the stages it drives: its own first, then its interceptors in their order. An
+/// interceptor that two runners name is a stage of each.
+pub struct Built {
+    pub runner: Runner,
     pub stages: Vec<Arc<Stage>>,
-    /// The logs of the file channels, if there are any.
-    pub logs: Option<Arc<LogSet>>,
 }
 
-/// What the parts of a pipeline are built from.
-pub struct Builder<'p> {
-    pipeline: &'p Pipeline,
-    state: &'p StateDir,
-    recovered: Recovered,
+pub enum Runner {
+    /// Told to stop by a stopper of its own.
+    Source(Box<SourceRunner>, Arc<Stopper>),
+    /// Ends with its channel.
+    Sink(Box<SinkRunner>),
+}
+
+impl Built {
+    /// The source or sink.
+    pub fn stage(&self) -> &Arc<Stage> {
+        &self.stages[0]
+    }
+}
+
+/// What a running pipeline's parts are made of, and those that others are made with: its channels.
+pub struct Workshop {
+    state: StateDir,
     kafka: Arc<KafkaClients>,
-    plugins: BTreeMap<String, Arc<Plugin>>,
+    recovered: Recovered,
     channels: BTreeMap<ChannelName, Channel>,
     exactly_once: Option<ExactlyOnce>,
     logs: Option<Arc<LogSet>>,
     control: Arc<PipelineControl>,
-    stages: Vec<Arc<Stage>>,
 }
+
+/// The plugins of a pipeline, by kind and origin.
+pub struct Plugins(BTreeMap<String, Arc<Plugin>>);
 
 /// What a stage's table says, whatever its kind.
 struct StageSpec<'p> {
@@ -65,18 +74,19 @@ struct StageSpec<'p> {
     retry: RetryPolicy,
 }
 
-impl<'p> Builder<'p> {
-    /// Loads every plugin of the pipeline, each once, and makes its channels.
+/// What one build looks at.
+#[derive(Clone, Copy)]
+pub struct Plan<'p> {
+    pub pipeline: &'p Pipeline,
+    pub plugins: &'p Plugins,
+}
+
+impl Plugins {
+    /// Loads every plugin of the pipeline, each once.
     ///
     /// # Errors
-    /// When a plugin cannot be loaded, or the folder of the file channels cannot be used.
-    pub async fn new(
-        pipeline: &'p Pipeline,
-        (engine, control): (&Engine, Arc<PipelineControl>),
-        state: &'p StateDir,
-        kafka: Arc<KafkaClients>,
-        removal: ReaderRemoval,
-    ) -> Result<Self, AgentError> {
+    /// When one cannot be loaded, or is of another kind.
+    pub async fn load(pipeline: &Pipeline, engine: &Engine) -> Result<Self, AgentError> {
         let mut plugins = BTreeMap::new();
         for (kind, origin) in origins(pipeline) {
             let key = key(kind, origin);
@@ -86,75 +96,92 @@ impl<'p> Builder<'p> {
                 entry.insert(plugin);
             }
         }
-        let exactly_once = ExactlyOnce::of(pipeline, &kafka, state).map_err(AgentError::StateDir)?;
+        Ok(Self(plugins))
+    }
+
+    fn of(&self, kind: PluginKind, origin: &PluginOrigin) -> &Arc<Plugin> {
+        &self.0[&key(kind, origin)]
+    }
+}
+
+impl Workshop {
+    /// Opens the pipeline's channels.
+    ///
+    /// # Errors
+    /// When the folder of the file channels cannot be used.
+    pub async fn new(
+        pipeline: &Pipeline,
+        state: StateDir,
+        kafka: Arc<KafkaClients>,
+        removal: ReaderRemoval,
+        control: Arc<PipelineControl>,
+    ) -> Result<Self, AgentError> {
+        let exactly_once = ExactlyOnce::of(pipeline, &kafka, &state).map_err(AgentError::StateDir)?;
         let (logs, recovered) =
             logs::open(pipeline, state.path(), removal).await.map_err(|error| AgentError::Logs(Box::new(error)))?;
-        let channels = pipeline.channels.iter().enumerate().map(|(number, (name, spec))| {
-            let capacity = Capacity { events: spec.capacity_events as u64, bytes: spec.capacity_bytes as u64 };
-            let channel = match (spec.kind, &logs, &exactly_once) {
-                (ChannelKind::File(_), Some(logs), _) => {
-                    Channel::File(FileChannel::new(logs, name.as_str(), number, capacity))
-                }
-                (_, _, None) => Channel::Memory(MemoryChannel::new(name.shared(), number, capacity)),
-                (_, _, Some(exactly_once)) => Channel::Memory(exactly_once.channel(pipeline, name, number, capacity)),
-            };
-            (name.clone(), channel)
-        });
-        let channels = channels.collect();
-        Ok(Self {
-            pipeline,
-            state,
-            recovered,
-            kafka,
-            plugins,
-            channels,
-            logs,
-            exactly_once,
-            control,
-            stages: Vec::new(),
-        })
+        let mut workshop = Self { state, recovered, kafka, channels: BTreeMap::new(), logs, exactly_once, control };
+        for (number, (name, spec)) in pipeline.channels.iter().enumerate() {
+            let channel = workshop.channel(pipeline, name, spec, number);
+            workshop.channels.insert(name.clone(), channel);
+        }
+        Ok(workshop)
+    }
+
+    fn channel(&self, pipeline: &Pipeline, name: &ChannelName, spec: &ChannelSpec, number: usize) -> Channel {
+        let capacity = Capacity { events: spec.capacity_events as u64, bytes: spec.capacity_bytes as u64 };
+        match (spec.kind, &self.logs, &self.exactly_once) {
+            (ChannelKind::File(_), Some(logs), _) => {
+                Channel::File(FileChannel::new(logs, name.as_str(), number, capacity))
+            }
+            (_, _, None) => Channel::Memory(MemoryChannel::new(name.shared(), number, capacity)),
+            (_, _, Some(exactly_once)) => Channel::Memory(exactly_once.channel(pipeline, name, number, capacity)),
+        }
     }
 
     /// Makes all runners. Readers are there before the first put, and every writer before the first reader looks for the end.
     ///
     /// # Errors
     /// When a stored position cannot be read.
-    pub fn build(mut self, stop: &StopSignal) -> Result<Runners, AgentError> {
-        let pipeline = self.pipeline;
-        let sinks: Result<Vec<_>, AgentError> =
-            pipeline.sinks.iter().map(|(name, spec)| self.sink(name, spec)).collect();
-        let sources: Result<Vec<_>, AgentError> =
-            pipeline.sources.iter().map(|(name, spec)| self.source(name, spec, stop)).collect();
-        let sources = sources?;
-        let coordinator =
-            self.exactly_once.map(|exactly_once| exactly_once.coordinator(pipeline, &self.channels, &sources));
-        Ok(Runners { sources, sinks: sinks?, coordinator, stages: self.stages, logs: self.logs })
+    pub fn build(&mut self, plan: Plan<'_>) -> Result<(Vec<Built>, Option<Coordinator>), AgentError> {
+        let Plan { pipeline, .. } = plan;
+        let mut built = Vec::new();
+        for (name, spec) in &pipeline.sinks {
+            built.push(self.sink(plan, name, spec)?);
+        }
+        let mut sources = Vec::new();
+        for (name, spec) in &pipeline.sources {
+            let source = self.source(plan, name, spec)?;
+            sources.push(source.stage().clone());
+            built.push(source);
+        }
+        let coordinator = self.exactly_once.take();
+        let coordinator = coordinator.map(|exactly_once| exactly_once.coordinator(pipeline, &self.channels, &sources));
+        Ok((built, coordinator))
     }
 
-    fn source(
-        &mut self,
-        name: &'p StageName,
-        spec: &'p SourceSpec,
-        stop: &StopSignal,
-    ) -> Result<(Arc<Stage>, SourceRunner), AgentError> {
-        let stage = self.stage(StageSpec {
-            name,
-            kind: PluginKind::Source,
-            origin: &spec.plugin,
-            config: &spec.config,
-            grants: &spec.grants,
-            limits: spec.limits,
-            retry: spec.retry,
-        });
+    fn source(&self, plan: Plan<'_>, name: &StageName, spec: &SourceSpec) -> Result<Built, AgentError> {
+        let stage = self.stage(
+            plan,
+            StageSpec {
+                name,
+                kind: PluginKind::Source,
+                origin: &spec.plugin,
+                config: &spec.config,
+                grants: &spec.grants,
+                limits: spec.limits,
+                retry: spec.retry,
+            },
+        );
         let store = PositionStore::open(self.state.path(), name.as_str()).map_err(AgentError::Position)?;
         let selector = self.selector(&spec.selector);
         let resume =
             resume(name.as_str(), &selector.channels(), &store, &self.recovered).map_err(AgentError::Position)?;
+        let interceptors = self.interceptors(plan, &spec.interceptors);
         let parts = SourceParts {
             stage: stage.clone(),
-            chain: self.chain(&spec.interceptors),
+            chain: Chain::new(interceptors.clone()),
             selector,
-            dead_letters: self.dead_letters(None),
+            dead_letters: self.dead_letters(plan, None),
             store,
             resume,
             batch_events: spec.batch_events,
@@ -162,26 +189,32 @@ impl<'p> Builder<'p> {
             ack: spec.ack,
             transaction: self.exactly_once.as_ref().map(ExactlyOnce::participant),
         };
-        Ok((stage, SourceRunner::new(parts, stop.clone())))
+        let stopper = Arc::new(Stopper::default());
+        let runner = Box::new(SourceRunner::new(parts, stopper.signal()));
+        Ok(Built { runner: Runner::Source(runner, stopper), stages: with(stage, interceptors) })
     }
 
-    fn sink(&mut self, name: &'p StageName, spec: &'p SinkSpec) -> Result<(Arc<Stage>, SinkRunner), AgentError> {
-        let stage = self.stage(StageSpec {
-            name,
-            kind: PluginKind::Sink,
-            origin: &spec.plugin,
-            config: &spec.config,
-            grants: &spec.grants,
-            limits: spec.limits,
-            retry: spec.retry,
-        });
+    fn sink(&self, plan: Plan<'_>, name: &StageName, spec: &SinkSpec) -> Result<Built, AgentError> {
+        let stage = self.stage(
+            plan,
+            StageSpec {
+                name,
+                kind: PluginKind::Sink,
+                origin: &spec.plugin,
+                config: &spec.config,
+                grants: &spec.grants,
+                limits: spec.limits,
+                retry: spec.retry,
+            },
+        );
         let channel = &self.channels[&spec.channel];
         let (reader, log) = (channel.reader(name.as_str()).map_err(AgentError::Channel)?, channel.log_name());
+        let interceptors = self.interceptors(plan, &spec.interceptors);
         let parts = SinkParts {
             stage: stage.clone(),
-            chain: self.chain(&spec.interceptors),
+            chain: Chain::new(interceptors.clone()),
             reader,
-            dead_letters: self.dead_letters(Some(&spec.channel)),
+            dead_letters: self.dead_letters(plan, Some(&spec.channel)),
             log,
             limits: TakeLimits {
                 events: spec.batch_events as usize,
@@ -190,15 +223,16 @@ impl<'p> Builder<'p> {
             },
             transaction: self.exactly_once.as_ref().map(ExactlyOnce::participant),
         };
-        Ok((stage, SinkRunner::new(parts)))
+        Ok(Built { runner: Runner::Sink(Box::new(SinkRunner::new(parts))), stages: with(stage, interceptors) })
     }
 
-    fn chain(&mut self, names: &'p [StageName]) -> Chain {
-        let stages: Vec<_> = names
-            .iter()
-            .map(|name| {
-                let spec = &self.pipeline.interceptors[name];
-                self.stage(StageSpec {
+    /// A stage for this use of each.
+    fn interceptors(&self, plan: Plan<'_>, names: &[StageName]) -> Vec<Arc<Stage>> {
+        let stage = |name: &StageName| {
+            let spec = &plan.pipeline.interceptors[name];
+            self.stage(
+                plan,
+                StageSpec {
                     name,
                     kind: PluginKind::Interceptor,
                     origin: &spec.plugin,
@@ -206,39 +240,35 @@ impl<'p> Builder<'p> {
                     grants: &spec.grants,
                     limits: spec.limits,
                     retry: spec.retry,
-                })
-            })
-            .collect();
-        Chain::new(stages)
+                },
+            )
+        };
+        names.iter().map(stage).collect()
     }
 
-    fn stage(&mut self, spec: StageSpec<'p>) -> Arc<Stage> {
+    fn stage(&self, plan: Plan<'_>, spec: StageSpec<'_>) -> Arc<Stage> {
         let kafka = (!spec.grants.kafka.is_empty()).then(|| self.kafka.stage(spec.name.as_str(), &spec.grants.kafka));
         if let (Some(kafka), Some(exactly_once)) = (&kafka, &self.exactly_once) {
             kafka.take_part(exactly_once.for_stage());
         }
         let context = StageContext {
-            pipeline: self.pipeline.name.shared(),
+            pipeline: plan.pipeline.name.shared(),
             stage: spec.name.shared(),
             plugin_kind: spec.kind,
             grants: spec.grants.clone(),
             limits: spec.limits,
-            max_event_bytes: self.pipeline.max_event_bytes,
+            max_event_bytes: plan.pipeline.max_event_bytes,
             kafka,
         };
-        let stage = self.control.enter(Stage {
+        self.control.enter(Stage {
             name: spec.name.shared(),
             generation: 1,
-            plugin: self.plugins[&key(spec.kind, spec.origin)].clone(),
+            plugin: plan.plugins.of(spec.kind, spec.origin).clone(),
             context,
             config: spec.config.clone(),
             retry: spec.retry,
             counters: Arc::new(StageCounters::default()),
-        });
-        if self.stages.iter().all(|known| known.name != stage.name) {
-            self.stages.push(stage.clone());
-        }
-        stage
+        })
     }
 
     fn selector(&self, spec: &SelectorSpec) -> Selector {
@@ -253,13 +283,35 @@ impl<'p> Builder<'p> {
         }
     }
 
-    fn dead_letters(&self, read: Option<&ChannelName>) -> DeadLetters {
-        match &self.pipeline.dead_letters {
+    fn dead_letters(&self, plan: Plan<'_>, read: Option<&ChannelName>) -> DeadLetters {
+        match &plan.pipeline.dead_letters {
             None => DeadLetters::None,
             Some(name) if Some(name) == read => DeadLetters::OwnRoad,
             Some(name) => DeadLetters::Channel(self.channels[name].writer()),
         }
     }
+
+    pub fn logs(&self) -> Option<&Arc<LogSet>> {
+        self.logs.as_ref()
+    }
+
+    pub fn channels(&self) -> impl Iterator<Item = &Channel> {
+        self.channels.values()
+    }
+
+    /// Closes what was opened, once no runner is left: file channels and Kafka clients. Gives the state folder free.
+    pub async fn close(self) {
+        let names: Vec<_> = self.channels.keys().map(ChannelName::shared).collect();
+        drop(self.channels);
+        if let Some(logs) = self.logs {
+            logs::close(logs, names).await;
+        }
+        self.kafka.close(super::KAFKA_CLOSE_TIMEOUT).await;
+    }
+}
+
+fn with(stage: Arc<Stage>, interceptors: Vec<Arc<Stage>>) -> Vec<Arc<Stage>> {
+    std::iter::once(stage).chain(interceptors).collect()
 }
 
 fn origins(pipeline: &Pipeline) -> impl Iterator<Item = (PluginKind, &PluginOrigin)> {

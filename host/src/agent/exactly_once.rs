@@ -7,7 +7,6 @@ use crate::agent::state_dir::{StateDir, StateDirError};
 use crate::channel::{Capacity, Channel, MemoryChannel, WorkAhead};
 use crate::config::pipeline::{ChannelName, ConnectionName, DeliveryPromise, Pipeline};
 use crate::kafka::{InTransactions, KafkaClients, Outbox, TransactionalConnection};
-use crate::source::SourceRunner;
 use crate::stage::Stage;
 use crate::transaction::{AgentProgress, Coordinator, Participant, Parts, TransactionLimits, Transactions};
 
@@ -62,7 +61,7 @@ impl ExactlyOnce {
         self,
         pipeline: &Pipeline,
         channels: &BTreeMap<ChannelName, Channel>,
-        sources: &[(Arc<Stage>, SourceRunner)],
+        sources: &[Arc<Stage>],
     ) -> Coordinator {
         // Stable: the channel of the dead letters comes last.
         let mut channels: Vec<_> = channels.iter().collect();
@@ -72,7 +71,7 @@ impl ExactlyOnce {
             // `validate` refuses those.
             Channel::File(_) => None,
         });
-        let kafka = |(stage, _): &(Arc<Stage>, SourceRunner)| Some((stage.name.clone(), stage.context.kafka.clone()?));
+        let kafka = |stage: &Arc<Stage>| Some((stage.name.clone(), stage.context.kafka.clone()?));
         Coordinator::new(Parts {
             transactions: self.transactions,
             connection: self.connection,

@@ -1,5 +1,6 @@
 //! The logs behind a pipeline's file channels: opened before anything runs, watched while it runs, closed behind it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use crate::config::pipeline::{ChannelKind, ChannelName, FileSpec, Pipeline};
 /// The folder of the file channels, in the state folder.
 pub const FOLDER: &str = "channels";
 /// How often it is looked whether puts wait for space: often enough for a log line, too seldom to cost anything.
-const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+pub const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What becomes of readers on disk that no sink of the pipeline is any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -130,13 +131,19 @@ fn unclaimed(
     Ok(())
 }
 
-/// Tells the operator while puts wait for space, and when damage is passed over. Ends with the task it runs in.
-pub async fn watch(logs: Arc<LogSet>, channels: Vec<Arc<str>>) {
-    let mut known = vec![(false, 0); channels.len()];
-    loop {
-        tokio::time::sleep(WATCH_INTERVAL).await;
-        for (name, (waits, skipped)) in channels.iter().zip(&mut known) {
+/// Tells the operator while puts wait for space, and when damage is passed over.
+#[derive(Debug, Default)]
+pub struct LogWatch {
+    /// Whether puts of a channel wait, and how many of its events were passed over.
+    known: BTreeMap<Arc<str>, (bool, u64)>,
+}
+
+impl LogWatch {
+    /// Looks once; every [`WATCH_INTERVAL`] is enough.
+    pub fn look<'c>(&mut self, logs: &LogSet, channels: impl Iterator<Item = &'c Arc<str>>) {
+        for name in channels {
             let Some(log) = logs.log(name) else { continue };
+            let (waits, skipped) = self.known.entry(name.clone()).or_default();
             let status = log.status();
             match (&status.waiting, *waits) {
                 (Some(waiting), false) => {

@@ -1,0 +1,177 @@
+//! One running pipeline: everything it owns, and the watch over its tasks.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tracing::{Instrument, error, info, warn};
+
+use super::build::{Built, Plan, Plugins, Workshop};
+use super::logs::{LogWatch, ReaderRemoval, WATCH_INTERVAL};
+use super::state_dir::StateDir;
+use super::stop::{Phase, Stopper};
+use super::tasks::Tasks;
+use super::{AgentError, KAFKA_CLOSE_TIMEOUT, RunReport};
+use crate::channel::Channel;
+use crate::config::pipeline::{Pipeline, PipelineName};
+use crate::control::Control;
+use crate::kafka::KafkaClients;
+use crate::plugin::PluginKind;
+use crate::stage::{Stage, StageStop};
+use crate::transaction::Coordinator;
+
+/// One pipeline with everything it owns.
+pub struct Running {
+    pipeline: Pipeline,
+    control: Control,
+    workshop: Workshop,
+    /// Not spawned yet.
+    built: Vec<Built>,
+    coordinator: Option<Coordinator>,
+    tasks: Tasks,
+    stopper: Arc<Stopper>,
+    /// Every stage there was, once, for the closing summary.
+    stages: BTreeMap<Arc<str>, Arc<Stage>>,
+    stopped: Vec<StageStop>,
+}
+
+impl Running {
+    /// Makes everything that the pipeline needs. Nothing flows yet.
+    ///
+    /// # Errors
+    /// When a part of it cannot be made.
+    pub async fn prepare(pipeline: Pipeline, control: &Control, removal: ReaderRemoval) -> Result<Self, AgentError> {
+        let state = StateDir::open(&pipeline.state_dir, pipeline.instance.as_deref()).map_err(AgentError::StateDir)?;
+        let kafka =
+            KafkaClients::new(pipeline.name.as_str(), state.instance(), &pipeline.kafka).map_err(AgentError::Kafka)?;
+        let plugins = Plugins::load(&pipeline, control.engine()).await?;
+        let mut workshop = Workshop::new(&pipeline, state, kafka, removal, control.register(&pipeline)).await?;
+        let (built, coordinator) = workshop.build(Plan { pipeline: &pipeline, plugins: &plugins })?;
+        Ok(Self {
+            pipeline,
+            control: control.clone(),
+            workshop,
+            built,
+            coordinator,
+            tasks: Tasks::default(),
+            stopper: Arc::default(),
+            stages: BTreeMap::new(),
+            stopped: Vec::new(),
+        })
+    }
+
+    pub fn name(&self) -> &PipelineName {
+        &self.pipeline.name
+    }
+
+    /// Stops the pipeline.
+    pub fn stopper(&self) -> Arc<Stopper> {
+        self.stopper.clone()
+    }
+
+    /// Runs the pipeline's runners to their end.
+    pub async fn supervise(mut self) -> RunReport {
+        let coordinator = self.coordinator.take().map(|coordinator| tokio::spawn(coordinator.run().in_current_span()));
+        for built in std::mem::take(&mut self.built) {
+            self.start(built);
+        }
+        let (sources, sinks) = (self.tasks.count(PluginKind::Source), self.tasks.count(PluginKind::Sink));
+        info!(sources, sinks, "pipeline started");
+        let drained = self.watch().await;
+        let report = RunReport { drained: drained && self.stopped.is_empty(), stopped: self.stopped };
+        if let Some(coordinator) = coordinator {
+            end_transactions(coordinator).await;
+        }
+        self.workshop.close().await;
+        self.control.remove(self.pipeline.name.as_str());
+        self.stages.values().for_each(|stage| summarize(stage));
+        match report.is_success() {
+            true => info!("pipeline ended; everything is settled"),
+            false => error!(failed = report.stopped.len(), drained = report.drained, "pipeline failed"),
+        }
+        report
+    }
+
+    fn start(&mut self, built: Built) {
+        self.stages.extend(built.stages.iter().map(|stage| (stage.name.clone(), stage.clone())));
+        self.tasks.spawn(built);
+    }
+
+    /// Watches the tasks until all have ended. False: some were cut off.
+    async fn watch(&mut self) -> bool {
+        let signal = self.stopper.signal();
+        let mut deadline = None;
+        let mut logs = LogWatch::default();
+        let mut look = interval(WATCH_INTERVAL);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while !self.tasks.is_empty() {
+            if self.tasks.count(PluginKind::Sink) == 0 {
+                // Nobody is left who could settle anything.
+                self.stopper.advance(Phase::Abandoned);
+                self.tasks.advance(Phase::Abandoned);
+            }
+            tokio::select! {
+                Some(ended) = self.tasks.next_ended() => self.ended(ended),
+                () = signal.stopping(), if deadline.is_none() => {
+                    deadline = Some(Instant::now() + self.pipeline.drain_timeout);
+                    self.tasks.advance(Phase::Stopping);
+                }
+                () = at(deadline) => {
+                    let timeout_s = self.pipeline.drain_timeout.as_secs_f64();
+                    error!(timeout_s, "not drained in time; what is not settled comes again");
+                    self.tasks.shutdown().await;
+                    return false;
+                }
+                _ = look.tick() => {
+                    if let Some(set) = self.workshop.logs() {
+                        logs.look(set, self.workshop.channels().map(Channel::name));
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    /// One task has ended. If it failed, the pipeline has failed: the rest is drained.
+    fn ended(&mut self, ended: Result<(), StageStop>) {
+        let Err(stop) = ended else { return };
+        error!(stage = %stop.stage, kind = %stop.kind, cause = stop.cause, remedy = stop.remedy, "stage stopped; the pipeline stops with it");
+        self.stopped.push(stop);
+        self.stopper.advance(Phase::Stopping);
+    }
+}
+
+async fn end_transactions(mut coordinator: JoinHandle<()>) {
+    if tokio::time::timeout(KAFKA_CLOSE_TIMEOUT, &mut coordinator).await.is_err() {
+        warn!("the last transaction did not end in time; the broker ends it");
+        coordinator.abort();
+    }
+}
+
+async fn at(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn summarize(stage: &Stage) {
+    let counters = &stage.counters;
+    info!(
+        stage = %stage.name,
+        kind = %stage.kind(),
+        in_events = counters.received.get(),
+        out_events = counters.accepted.get(),
+        filtered = counters.filtered.get(),
+        rejected = counters.rejected.get(),
+        dead_letters = counters.dead_lettered.get(),
+        errors = counters.errors.get(),
+        restarts = counters.restarts.get(),
+        "totals"
+    );
+    let lost = counters.rejected.get() - counters.dead_lettered.get();
+    if lost > 0 {
+        warn!(stage = %stage.name, events = lost, "rejected and not set aside: they come again");
+    }
+}
