@@ -85,6 +85,10 @@ contract! {
     a_reader_waits_for_a_fuller_batch_no_longer_than_it_was_told,
     the_log_ends_when_the_last_writer_is_gone_and_everything_is_taken,
     a_failed_channel_refuses_puts_that_wait_and_those_that_come,
+    a_stopped_reader_leaves_where_it_was_told_and_another_goes_on_there,
+    a_reader_that_waits_is_stopped_and_goes_on_where_it_had_settled,
+    a_removed_reader_holds_nothing_and_says_what_it_gives_up,
+    a_larger_capacity_lets_in_who_waits,
 }
 
 const ALL: TakeLimits = TakeLimits { events: 1000, bytes: 1 << 20, wait: Duration::ZERO };
@@ -278,6 +282,65 @@ async fn a_failed_channel_refuses_puts_that_wait_and_those_that_come(make: &impl
     let failed = ChannelError::Failed { channel: "events".into(), reason: "sink `x` stopped".into() };
     assert_eq!(waiting.await.unwrap(), Err(failed.clone()));
     assert_eq!(channel.try_begin_put(batch(&["c"])).map(drop), Err(failed));
+}
+
+async fn a_stopped_reader_leaves_where_it_was_told_and_another_goes_on_there(make: &impl Make) {
+    let channel = channel(make, 10);
+    let (_writer, mut old) = (channel.writer(), channel.reader("r").unwrap());
+    put(&channel, &["a", "b", "c"]).await;
+    channel.add_reader("new", Start::Tail).unwrap();
+    channel.stop_reader("r", channel.end());
+    put(&channel, &["d"]).await;
+    let two = TakeLimits { events: 2, ..ALL };
+    assert_eq!(bodies(&old.take(&two).await.unwrap().unwrap()), ["a", "b"]);
+    old.settle(2);
+    old.rollback();
+    assert_eq!(bodies(&take(&mut old).await), ["c"]);
+    assert!(old.take(&ALL).await.unwrap().is_none());
+    old.ended().await;
+    assert_eq!(bodies(&take(&mut channel.reader("new").unwrap()).await), ["d"]);
+}
+
+async fn a_reader_that_waits_is_stopped_and_goes_on_where_it_had_settled(make: &impl Make) {
+    let channel = channel(make, 10);
+    let (_writer, mut reader) = (channel.writer(), channel.reader("r").unwrap());
+    put(&channel, &["a", "b"]).await;
+    take(&mut reader).await;
+    reader.settle(1);
+    let waiting = tokio::spawn(async move { reader.take(&ALL).await.unwrap().is_none() });
+    tokio::task::yield_now().await;
+    channel.stop_reader("r", 0);
+    assert!(waiting.await.unwrap());
+    assert_eq!(bodies(&take(&mut channel.reader("r").unwrap()).await), ["b"]);
+}
+
+async fn a_removed_reader_holds_nothing_and_says_what_it_gives_up(make: &impl Make) {
+    let channel = channel_for(make, 10, &["stays", "goes"]);
+    let (mut stays, mut goes) = (channel.reader("stays").unwrap(), channel.reader("goes").unwrap());
+    let _writer = channel.writer();
+    let receipt = put(&channel, &["a", "b", "c"]).await;
+    take(&mut stays).await;
+    stays.settle(3);
+    take(&mut goes).await;
+    goes.settle(1);
+    assert_eq!(channel.held().events, if channel.is_durable() { 2 } else { 3 });
+    drop(goes);
+    assert_eq!(channel.remove_reader("goes").unwrap(), 2);
+    assert_eq!(channel.held().events, 0);
+    assert!(receipt.is_settled());
+}
+
+async fn a_larger_capacity_lets_in_who_waits(make: &impl Make) {
+    let channel = channel(make, 1);
+    let (_writer, _reader) = (channel.writer(), channel.reader("r").unwrap());
+    put(&channel, &["a"]).await;
+    let waiting = tokio::spawn({
+        let channel = channel.clone();
+        async move { channel.begin_put(batch(&["b"])).await.map(drop) }
+    });
+    tokio::task::yield_now().await;
+    channel.set_capacity(Capacity { events: 2, bytes: 1 << 20 });
+    waiting.await.unwrap().unwrap();
 }
 
 /// One step of the model test.

@@ -102,7 +102,7 @@ mod tests {
     async fn a_take_keeps_to_one_cut_tells_its_end_and_goes_one_ahead_at_most() {
         let (clock, channel) = channel(WorkAhead::NextCut);
         channel.add_writer();
-        let mut reader = channel.reader();
+        let mut reader = channel.reader("r");
         put(&channel, &["a", "b"]);
         assert_eq!(take(&mut reader).await, bodies(&["a", "b"]));
         assert_eq!(reader.cut(), 1);
@@ -125,7 +125,7 @@ mod tests {
     #[tokio::test]
     async fn room_comes_with_the_commit_and_not_with_the_settlement() {
         let (clock, channel) = channel(WorkAhead::NextCut);
-        let mut reader = channel.reader();
+        let mut reader = channel.reader("r");
         put(&channel, &["a", "b", "c", "d"]);
         take(&mut reader).await;
         reader.settle(4);
@@ -140,7 +140,7 @@ mod tests {
     async fn dead_letters_go_in_front_of_later_cuts_and_need_no_room() {
         let (clock, channel) = channel(WorkAhead::None);
         channel.add_writer();
-        let mut reader = channel.reader();
+        let mut reader = channel.reader("r");
         put(&channel, &["a"]);
         clock.close();
         put(&channel, &["x", "y", "z"]);
@@ -164,7 +164,7 @@ mod tests {
     async fn what_comes_to_nothing_is_gone_and_its_room_is_free() {
         let (clock, channel) = channel(WorkAhead::NextCut);
         channel.add_writer();
-        let mut reader = channel.reader();
+        let mut reader = channel.reader("r");
         put(&channel, &["a", "b", "c", "d"]);
         take(&mut reader).await;
         channel.void();

@@ -1,7 +1,7 @@
 //! The memory channel: fast, bounded, gone with the process. Sources are acked after settlement, so nothing is lost as long
 //! as they can replay.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -40,13 +40,18 @@ struct Log {
     entries: VecDeque<Entry>,
     /// Sequence number of the next event to be put.
     next: u64,
-    readers: Vec<ReaderState>,
+    /// By the number each gets when it is made: a reader that has been removed leaves nothing behind.
+    readers: BTreeMap<u64, ReaderState>,
+    readers_made: u64,
     writers: usize,
 }
 
 #[derive(Debug)]
 struct ReaderState {
+    name: Arc<str>,
     settled: u64,
+    /// The log ends here for this reader, or where it has taken up to if that is further: it is to leave.
+    until: Option<u64>,
     /// Woken by a put and by the end.
     arrived: Arc<Notify>,
 }
@@ -124,14 +129,47 @@ impl MemoryChannel {
         Ok(MemoryPut { channel: self.clone(), batch, room })
     }
 
-    /// A new reader; it gets every event put from now on.
-    pub fn reader(self: &Arc<Self>) -> MemoryReader {
+    /// The reader of this name, where it has settled up to; a new one gets every event put from now on.
+    pub fn reader(self: &Arc<Self>, name: &str) -> MemoryReader {
         let mut log = self.log.lock();
-        let arrived = Arc::new(Notify::new());
-        let next = log.next;
-        log.readers.push(ReaderState { settled: next, arrived: arrived.clone() });
-        let index = log.readers.len() - 1;
-        MemoryReader { channel: self.clone(), index, taken: next, fuller_until: None, arrived, cut: None }
+        let log = &mut *log;
+        let known = log.readers.iter().find(|(_, reader)| &*reader.name == name).map(|(number, _)| *number);
+        let number = known.unwrap_or_else(|| {
+            log.readers_made += 1;
+            log.readers_made
+        });
+        let fresh = || ReaderState { name: name.into(), settled: log.next, until: None, arrived: Arc::default() };
+        let state = log.readers.entry(number).or_insert_with(fresh);
+        state.until = None;
+        let (taken, arrived) = (state.settled, state.arrived.clone());
+        MemoryReader { channel: self.clone(), number, taken, fuller_until: None, arrived, cut: None }
+    }
+
+    /// As [`Channel::stop_reader`](super::Channel::stop_reader).
+    pub(super) fn stop_reader(&self, name: &str, until: u64) {
+        let mut log = self.log.lock();
+        if let Some(reader) = log.readers.values_mut().find(|reader| &*reader.name == name) {
+            reader.until = Some(until);
+            reader.arrived.notify_one();
+        }
+    }
+
+    /// As [`Channel::remove_reader`](super::Channel::remove_reader).
+    pub(super) fn remove_reader(&self, name: &str) -> u64 {
+        let mut log = self.log.lock();
+        let Some((&number, _)) = log.readers.iter().find(|(_, reader)| &*reader.name == name) else { return 0 };
+        let reader = log.readers.remove(&number).expect("it has just been found");
+        let given_up = log.next - reader.settled;
+        let gone = if self.cuts.is_none() { log.passed() } else { Vec::new() };
+        drop(log);
+        reader.arrived.notify_one();
+        gone.into_iter().filter_map(|entry| entry.share).for_each(ReceiptShare::settle);
+        given_up
+    }
+
+    /// Sequence number of the next event to be put.
+    pub(super) fn next(&self) -> u64 {
+        self.log.lock().next
     }
 
     pub(super) fn add_writer(&self) {
@@ -176,7 +214,7 @@ impl MemoryChannel {
     pub fn is_settled(&self, cut: u64) -> bool {
         let log = self.log.lock();
         let end = log.entries.iter().take_while(|entry| entry.cut <= cut).last().map_or(0, Entry::next);
-        log.readers.iter().all(|reader| reader.settled >= end)
+        log.readers.values().all(|reader| reader.settled >= end)
     }
 
     /// A cut is done: its events go, and its room is free.
@@ -186,7 +224,7 @@ impl MemoryChannel {
         while log.entries.front().is_some_and(|entry| entry.cut <= cut) {
             gone.extend(log.entries.pop_front());
         }
-        let settled = log.readers.iter().map(|reader| reader.settled).min();
+        let settled = log.readers.values().map(|reader| reader.settled).min();
         let end = gone.last().map_or(0, Entry::next);
         assert!(settled.is_none_or(|settled| settled >= end), "cut {cut} of `{}` ends behind {settled:?}", self.name);
         log.wake_readers();
@@ -199,7 +237,7 @@ impl MemoryChannel {
     pub fn void(&self) {
         let mut log = self.log.lock();
         let next = log.next;
-        log.readers.iter_mut().for_each(|reader| reader.settled = next);
+        log.readers.values_mut().for_each(|reader| reader.settled = next);
         let gone = std::mem::take(&mut log.entries);
         drop(log);
         drop(gone);
@@ -227,26 +265,25 @@ impl MemoryChannel {
         Window { until, closed, cut_ends: cut.is_some_and(|cut| cut <= through) }
     }
 
-    fn settle(&self, reader: usize, next: u64) {
+    fn settle(&self, number: u64, next: u64) {
         let mut log = self.log.lock();
+        let put = log.next;
+        // A reader that has been removed holds nothing any more.
+        let Some(reader) = log.readers.get_mut(&number) else { return };
         assert!(
-            log.readers[reader].settled <= next && next <= log.next,
-            "reader {reader} of `{}` settles {next} after {} of {}",
+            reader.settled <= next && next <= put,
+            "reader `{}` of `{}` settles {next} after {} of {put}",
+            reader.name,
             self.name,
-            log.readers[reader].settled,
-            log.next
+            reader.settled,
         );
-        log.readers[reader].settled = next;
+        reader.settled = next;
         if let Some(cuts) = &self.cuts {
             drop(log);
             cuts.clock.delivered.notify_one();
             return;
         }
-        let passed = log.readers.iter().map(|reader| reader.settled).min().unwrap_or(next);
-        let mut gone = Vec::new();
-        while log.entries.front().is_some_and(|entry| entry.next() <= passed) {
-            gone.extend(log.entries.pop_front());
-        }
+        let gone = log.passed();
         drop(log);
         gone.into_iter().filter_map(|entry| entry.share).for_each(ReceiptShare::settle);
     }
@@ -254,7 +291,25 @@ impl MemoryChannel {
 
 impl Log {
     fn wake_readers(&self) {
-        self.readers.iter().for_each(|reader| reader.arrived.notify_one());
+        self.readers.values().for_each(|reader| reader.arrived.notify_one());
+    }
+
+    /// Takes out what every reader has settled.
+    fn passed(&mut self) -> Vec<Entry> {
+        let passed = self.readers.values().map(|reader| reader.settled).min().unwrap_or(self.next);
+        let mut gone = Vec::new();
+        while self.entries.front().is_some_and(|entry| entry.next() <= passed) {
+            gone.extend(self.entries.pop_front());
+        }
+        gone
+    }
+
+    /// Where the log ends for a reader that is to leave.
+    fn end_for(&self, number: u64, taken: u64) -> Option<u64> {
+        match self.readers.get(&number) {
+            Some(reader) => reader.until.map(|until| until.max(taken)),
+            None => Some(taken),
+        }
     }
 
     /// The entries from the one on that holds this event.
@@ -292,7 +347,7 @@ impl MemoryPut {
 #[derive(Debug)]
 pub struct MemoryReader {
     channel: Arc<MemoryChannel>,
-    index: usize,
+    number: u64,
     /// Sequence number of the next event to be taken.
     taken: u64,
     /// Until when the take under way waits for a fuller batch. Kept here, so that a cancelled take waits no longer than one.
@@ -327,7 +382,10 @@ impl MemoryReader {
                     self.cut = None;
                     return Some(Taken::new(&[], self.taken));
                 }
-                let (waiting, ended) = ((until - self.taken) as usize, log.writers == 0 && log.next == until);
+                let end = log.end_for(self.number, self.taken);
+                let until = end.map_or(until, |end| end.min(until));
+                let ended = end == Some(until) || log.writers == 0 && log.next == until;
+                let waiting = (until - self.taken) as usize;
                 let due =
                     waiting >= limits.events || ended || closed || is_due(&mut self.fuller_until, waiting, limits.wait);
                 if due && waiting > 0 && self.channel.cuts.is_some() {
@@ -359,7 +417,8 @@ impl MemoryReader {
         loop {
             {
                 let log = self.channel.log.lock();
-                if log.writers == 0 && log.next == self.taken {
+                let leaves = log.end_for(self.number, self.taken) == Some(self.taken);
+                if leaves || log.writers == 0 && log.next == self.taken {
                     return;
                 }
             }
@@ -378,7 +437,7 @@ impl MemoryReader {
 
     pub fn settle(&mut self, next: u64) {
         assert!(next <= self.taken, "settled {next} before it was taken (up to {})", self.taken);
-        self.channel.settle(self.index, next);
+        self.channel.settle(self.number, next);
     }
 
     /// The cut of what was taken last; 0 in a pipeline without transactions.
@@ -401,6 +460,7 @@ impl MemoryReader {
     }
 
     pub fn rollback(&mut self) {
-        self.taken = self.channel.log.lock().readers[self.index].settled;
+        let log = self.channel.log.lock();
+        self.taken = log.readers.get(&self.number).map_or(self.taken, |reader| reader.settled);
     }
 }

@@ -28,6 +28,7 @@ pub use take::{TakeLimits, Taken};
 
 use std::sync::Arc;
 
+use crate::config::pipeline::Start;
 use crate::event::Batch;
 use crate::position::Part;
 
@@ -150,14 +151,63 @@ impl Channel {
         }
     }
 
-    /// The cursor of the reader of this name: of a memory channel a new one, for every event put from now on.
+    /// The reader of this name, at its cursor. In a memory channel one that is not known starts at the next event put.
     ///
     /// # Errors
-    /// When a file channel has no such reader: its readers are named when it is opened.
+    /// When a file channel has no such reader, or it is open: its readers are named when it is opened, or added.
     pub fn reader(&self, name: &str) -> Result<Reader, ChannelError> {
         match self {
-            Self::Memory(channel) => Ok(Reader::Memory(channel.reader())),
+            Self::Memory(channel) => Ok(Reader::Memory(channel.reader(name))),
             Self::File(channel) => channel.reader(name).map(|reader| Reader::File(Box::new(reader))),
+        }
+    }
+
+    /// Sequence number behind the last event that a reader can take now.
+    pub fn end(&self) -> u64 {
+        match self {
+            Self::Memory(channel) => channel.next(),
+            Self::File(channel) => channel.end(),
+        }
+    }
+
+    /// Makes a reader that is to be opened later: in a memory channel it starts at the next event put. One that is there stays
+    /// where it is.
+    ///
+    /// # Errors
+    /// When its cursor cannot be written to disk.
+    pub fn add_reader(&self, name: &str, start: Start) -> Result<(), ChannelError> {
+        match self {
+            Self::Memory(channel) => drop(channel.reader(name)),
+            Self::File(channel) => channel.add_reader(name, start)?,
+        }
+        Ok(())
+    }
+
+    /// Lets the log end for one reader at `until`, or where it has taken up to if that is further: whoever reads settles what it
+    /// has taken, and leaves. It can be opened again.
+    pub fn stop_reader(&self, name: &str, until: u64) {
+        match self {
+            Self::Memory(channel) => channel.stop_reader(name, until),
+            Self::File(channel) => channel.stop_reader(name, until),
+        }
+    }
+
+    /// Forgets a reader that is not open: its events are held no longer. How many it gives up.
+    ///
+    /// # Errors
+    /// When its cursor on disk cannot be changed.
+    pub fn remove_reader(&self, name: &str) -> Result<u64, ChannelError> {
+        match self {
+            Self::Memory(channel) => Ok(channel.remove_reader(name)),
+            Self::File(channel) => channel.remove_reader(name),
+        }
+    }
+
+    /// Changes how much it holds before puts wait.
+    pub fn set_capacity(&self, capacity: Capacity) {
+        match self {
+            Self::Memory(channel) => channel.room().set_capacity(capacity),
+            Self::File(channel) => channel.room().set_capacity(capacity),
         }
     }
 

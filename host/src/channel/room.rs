@@ -51,12 +51,12 @@ impl SubAssign for Amount {
 #[derive(Debug)]
 pub struct Room {
     channel: Arc<str>,
-    capacity: Capacity,
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
+    capacity: Capacity,
     /// By puts, from their reservation until it is dropped.
     reserved: Amount,
     /// By a log that counts for itself.
@@ -78,7 +78,16 @@ struct Waiting {
 
 impl Room {
     pub fn new(channel: Arc<str>, capacity: Capacity) -> Arc<Self> {
-        Arc::new(Self { channel, capacity, state: Mutex::default() })
+        let state = State {
+            capacity,
+            reserved: Amount::default(),
+            logged: Amount::default(),
+            waiting: VecDeque::new(),
+            ticket: 0,
+            pressed: Vec::new(),
+            failed: None,
+        };
+        Arc::new(Self { channel, state: Mutex::new(state) })
     }
 
     /// What is held or reserved.
@@ -90,6 +99,13 @@ impl Room {
     pub fn set_logged(&self, logged: Amount) {
         let mut state = self.state.lock();
         state.logged = logged;
+        self.admit(&mut state);
+    }
+
+    /// Changes how much there is room for, and lets in who waits, if there is room now. What is held stays.
+    pub fn set_capacity(&self, capacity: Capacity) {
+        let mut state = self.state.lock();
+        state.capacity = capacity;
         self.admit(&mut state);
     }
 
@@ -135,7 +151,7 @@ impl Room {
             return Err(ChannelError::Full {
                 channel: self.channel.clone(),
                 held: state.held().events,
-                capacity: self.capacity.events,
+                capacity: state.capacity.events,
             });
         }
         state.reserved += amount;
@@ -173,7 +189,7 @@ impl Room {
         let held = state.held();
         // A log on disk may hold bytes of puts without events: nobody settles those, so they must not be waited for.
         held.events == 0
-            || held.events + amount.events <= self.capacity.events && held.bytes + amount.bytes <= self.capacity.bytes
+            || held.events + amount.events <= state.capacity.events && held.bytes + amount.bytes <= state.capacity.bytes
     }
 
     fn admit(&self, state: &mut State) {
@@ -244,6 +260,12 @@ impl Pressure {
         while self.room.state.lock().waiting.is_empty() {
             self.pressed.notified().await;
         }
+    }
+}
+
+impl Drop for Pressure {
+    fn drop(&mut self) {
+        self.room.state.lock().pressed.retain(|pressed| !Arc::ptr_eq(pressed, &self.pressed));
     }
 }
 

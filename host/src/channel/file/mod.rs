@@ -10,8 +10,9 @@ mod reader;
 pub use columns::ColumnsError;
 pub use reader::FileReader;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
@@ -20,6 +21,7 @@ use wasmflow_log::{ChannelId, Leg, Log, LogSet, Poisoned, PositionChange, Put, P
 
 use super::room::{Amount, Capacity, Reserved, Room};
 use super::{ChannelError, PutNote, ReceiptShare};
+use crate::config::pipeline::Start;
 use crate::event::Batch;
 use crate::position::Part;
 
@@ -40,8 +42,16 @@ struct Shared {
     writers: AtomicUsize,
     /// Puts given to the log and not answered for.
     under_way: AtomicUsize,
-    /// One for each reader: woken when there is more to read, by the end, and when the log fails.
-    arrived: Mutex<Vec<Arc<Notify>>>,
+    /// One for each reader that is open.
+    readers: Mutex<BTreeMap<Arc<str>, Arc<Signal>>>,
+}
+
+/// What an open reader is told.
+struct Signal {
+    /// Woken when there is more to read, by the end, and when the log fails.
+    arrived: Notify,
+    /// The log ends here for this reader: it is to leave. `u64::MAX`: it is not.
+    until: AtomicU64,
 }
 
 impl std::fmt::Debug for FileChannel {
@@ -63,7 +73,7 @@ impl FileChannel {
             name,
             writers: AtomicUsize::new(0),
             under_way: AtomicUsize::new(0),
-            arrived: Mutex::default(),
+            readers: Mutex::default(),
         });
         log.on_change(Box::new({
             let shared = shared.clone();
@@ -109,6 +119,29 @@ impl FileChannel {
         Ok(FilePut { channel: self.clone(), batch, room })
     }
 
+    pub(super) fn end(&self) -> u64 {
+        self.log.status().readable_sequence
+    }
+
+    pub(super) fn add_reader(&self, name: &str, start: Start) -> Result<(), ChannelError> {
+        self.log.add_reader(name, start).map_err(|error| broken(self.name(), &error))
+    }
+
+    pub(super) fn stop_reader(&self, name: &str, until: u64) {
+        if let Some(signal) = self.shared.readers.lock().get(name) {
+            signal.until.store(until, Ordering::Release);
+            signal.arrived.notify_one();
+        }
+    }
+
+    pub(super) fn remove_reader(&self, name: &str) -> Result<u64, ChannelError> {
+        let known = self.log.readers().into_iter().find(|reader| &*reader.name == name);
+        let given_up = known.map_or(0, |reader| self.log.readable_from(reader.cursor));
+        self.log.remove_reader(name).map_err(|error| broken(self.name(), &error))?;
+        self.count_held();
+        Ok(given_up)
+    }
+
     pub(super) fn add_writer(&self) {
         self.shared.writers.fetch_add(1, Ordering::AcqRel);
     }
@@ -128,7 +161,7 @@ impl FileChannel {
 
 impl Shared {
     fn wake_readers(&self) {
-        self.arrived.lock().iter().for_each(|arrived| arrived.notify_one());
+        self.readers.lock().values().for_each(|reader| reader.arrived.notify_one());
     }
 
     /// Nothing more is given to the log, and it has answered for all it was given.

@@ -2,13 +2,14 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use wasmflow_log::{Cursor, Frame, ReadError, ReadLimits};
 
-use super::{FileChannel, chain, columns};
+use super::{FileChannel, Signal, chain, columns};
 use crate::channel::ChannelError;
 use crate::channel::take::{TakeLimits, Taken, collect, is_due};
 use crate::event::Batch;
@@ -34,7 +35,7 @@ pub struct FileReader {
     taken: u64,
     /// Until when the take under way waits for a fuller batch.
     fuller_until: Option<Instant>,
-    arrived: Arc<Notify>,
+    signal: Arc<Signal>,
 }
 
 struct Read {
@@ -55,8 +56,8 @@ impl FileChannel {
     /// When there is no such reader, or it is open already.
     pub fn reader(self: &Arc<Self>, name: &str) -> Result<FileReader, ChannelError> {
         let reader = self.log.reader(name).map_err(|error| unreadable(self.name(), &error))?;
-        let arrived = Arc::new(Notify::new());
-        self.shared.arrived.lock().push(arrived.clone());
+        let signal = Arc::new(Signal { arrived: Notify::new(), until: AtomicU64::new(u64::MAX) });
+        self.shared.readers.lock().insert(name.into(), signal.clone());
         let cursor = reader.cursor();
         Ok(FileReader {
             channel: self.clone(),
@@ -67,7 +68,7 @@ impl FileChannel {
             rewind: None,
             ahead: VecDeque::new(),
             fuller_until: None,
-            arrived,
+            signal,
         })
     }
 }
@@ -82,6 +83,9 @@ impl FileReader {
         loop {
             // Asked before the read: what is durable by then is among what the read brings.
             let complete = self.channel.shared.is_complete();
+            if self.is_to_leave() {
+                return Ok(None);
+            }
             let (mut waiting, mut bytes) = self.ahead();
             let mut is_all = false;
             if waiting < limits.events && bytes < limits.bytes {
@@ -90,14 +94,15 @@ impl FileReader {
             }
             let ended = is_all && complete;
             let is_full = waiting >= limits.events || bytes >= limits.bytes;
-            if is_full || (ended && waiting > 0) || is_due(&mut self.fuller_until, waiting, limits.wait) {
+            let is_last = ended || self.until() != u64::MAX;
+            if is_full || (is_last && waiting > 0) || is_due(&mut self.fuller_until, waiting, limits.wait) {
                 return Ok(Some(self.taken(limits)));
             }
             match (waiting, self.fuller_until) {
                 _ if !is_all => {}
                 (0, _) if ended && self.is_at_end() => return Ok(None),
-                (1.., Some(deadline)) => _ = tokio::time::timeout_at(deadline, self.arrived.notified()).await,
-                _ => self.arrived.notified().await,
+                (1.., Some(deadline)) => _ = tokio::time::timeout_at(deadline, self.signal.arrived.notified()).await,
+                _ => self.signal.arrived.notified().await,
             }
         }
     }
@@ -108,20 +113,31 @@ impl FileReader {
 
     /// Waits until the log has ended and all of it has been taken.
     pub async fn ended(&self) {
-        while !(self.channel.shared.is_complete() && self.is_at_end()) {
-            self.arrived.notified().await;
+        while !(self.channel.shared.is_complete() && self.is_at_end() || self.is_to_leave()) {
+            self.signal.arrived.notified().await;
         }
     }
 
     /// Waits until nobody puts any more.
     pub async fn closed(&self) {
         while !self.channel.shared.is_complete() {
-            self.arrived.notified().await;
+            self.signal.arrived.notified().await;
         }
     }
 
     pub fn is_at_end(&self) -> bool {
         self.channel.log.status().readable_sequence <= self.taken
+    }
+
+    /// Whether the log ends here for this reader, though not for others.
+    fn is_to_leave(&self) -> bool {
+        let until = self.until();
+        let log = &self.channel.log;
+        until != u64::MAX && (until <= self.taken || log.readable_from(self.taken) == log.readable_from(until))
+    }
+
+    fn until(&self) -> u64 {
+        self.signal.until.load(Ordering::Acquire)
     }
 
     pub fn settle(&mut self, next: u64) {
@@ -149,7 +165,11 @@ impl FileReader {
     }
 
     fn taken(&mut self, limits: &TakeLimits) -> Taken {
-        let batches = collect(self.ahead.iter().map(|(first, batch)| (*first, batch)), self.taken, limits);
+        let until = self.until();
+        let rest = usize::try_from(until.saturating_sub(self.taken)).unwrap_or(usize::MAX);
+        let limits = &TakeLimits { events: limits.events.min(rest), ..*limits };
+        let ahead = self.ahead.iter().take_while(|(first, _)| *first < until);
+        let batches = collect(ahead.map(|(first, batch)| (*first, batch)), self.taken, limits);
         let taken = Taken::new(&batches, self.taken);
         self.taken = taken.next;
         self.fuller_until = None;
@@ -194,6 +214,16 @@ impl FileReader {
             let frames = frames.and_then(|frames| frames.into_iter().map(|frame| decoded(&channel, frame)).collect());
             Read { reader, frames }
         }));
+    }
+}
+
+impl Drop for FileReader {
+    fn drop(&mut self) {
+        let mut readers = self.channel.shared.readers.lock();
+        // Another may have been opened since.
+        if readers.get(self.cursor.reader()).is_some_and(|signal| Arc::ptr_eq(signal, &self.signal)) {
+            readers.remove(self.cursor.reader());
+        }
     }
 }
 
