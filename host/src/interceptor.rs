@@ -8,7 +8,7 @@ use tracing::info;
 
 use crate::dead_letter::RejectedBy;
 use crate::event::Batch;
-use crate::plugin::{CallError, Intercepted, InterceptorInstance, Rejected};
+use crate::plugin::{CallError, Intercepted, InterceptorInstance, Rejected, Worn};
 use crate::position::Position;
 use crate::stage::{Decision, Piece, Stage, StageStop, TrapGuard, wait};
 
@@ -171,8 +171,9 @@ impl Link {
         let piece = Piece::new(batch, tag, &self.stage);
         let mut output = Output::default();
         self.work_off(vec![piece], &mut output).await?;
-        if self.instance.as_ref().is_some_and(InterceptorInstance::needs_recycling) {
-            self.recycle(tag, &mut output).await?;
+        let worn = self.instance.as_ref().and_then(InterceptorInstance::worn);
+        if let Some(reason) = worn.filter(|worn| *worn != Worn::Old || self.kept.is_empty()) {
+            self.recycle(reason, tag, &mut output).await?;
         }
         Ok(self.processed(output, tag))
     }
@@ -282,12 +283,12 @@ impl Link {
         self.next_tick = self.stage.plugin.description().tick.map(|tick| Instant::now() + tick);
     }
 
-    /// Replaces an instance that has grown too large, once it has let go of what it keeps back.
-    async fn recycle(&mut self, tag: u64, output: &mut Output) -> Result<(), StageStop> {
+    /// Replaces an instance that has grown too large or too old, once it has let go of what it keeps back.
+    async fn recycle(&mut self, reason: Worn, tag: u64, output: &mut Output) -> Result<(), StageStop> {
         if !self.kept.is_empty() {
             self.flush_into(tag, true, output).await?;
         }
-        info!(stage = %self.stage.name, "instance replaced: its memory passed 80 % of its limit");
+        info!(stage = %self.stage.name, %reason, "instance replaced");
         self.stage.counters.restarts.add(1);
         self.close().await;
         Ok(())

@@ -39,7 +39,7 @@ impl StageCounters {
     pub fn trapped(&self, kind: TrapKind) {
         self.traps.add(1);
         self.restarts.add(1);
-        if matches!(kind, TrapKind::Cpu | TrapKind::CallTimeout) {
+        if kind.is_timeout() {
             self.timeouts.add(1);
         }
     }

@@ -300,8 +300,8 @@ impl SourceRunner {
 
     /// A fresh instance where there is none. False: a stop was asked for before it opened.
     async fn ensure_open(&mut self) -> Result<bool, Halt> {
-        if self.instance.as_ref().is_some_and(SourceInstance::needs_recycling) {
-            info!(source = %self.parts.stage.name, "instance replaced: its memory passed 80 % of its limit");
+        if let Some(reason) = self.instance.as_ref().and_then(SourceInstance::worn) {
+            info!(source = %self.parts.stage.name, %reason, "instance replaced");
             self.parts.stage.counters.restarts.add(1);
             if let Some(mut instance) = self.instance.take() {
                 self.parts.stage.closed(instance.close().await);
@@ -331,7 +331,7 @@ impl SourceRunner {
             }
             CallError::Failure(failure) => return Err(stage.stop(failure.to_string()).into()),
             CallError::Trap { kind, text } => {
-                stage.counters.trapped(kind);
+                stage.trapped(kind);
                 warn!(source = %stage.name, call, %kind, text, "plugin trapped; it goes on with a fresh instance");
                 self.instance = None;
                 (text, None)

@@ -24,7 +24,7 @@ use crate::resume::resume;
 use crate::selector::Selector;
 use crate::sink::{SinkParts, SinkRunner};
 use crate::source::{SourceParts, SourceRunner};
-use crate::stage::Stage;
+use crate::stage::{Pace, Stage};
 use crate::transaction::Coordinator;
 use wasmflow_log::{LogSet, Recovered};
 
@@ -259,6 +259,7 @@ impl Workshop {
             limits: spec.limits,
             max_event_bytes: plan.pipeline.max_event_bytes,
             kafka,
+            log: Arc::default(),
         };
         self.control.enter(Stage {
             name: spec.name.shared(),
@@ -268,6 +269,7 @@ impl Workshop {
             config: spec.config.clone(),
             retry: spec.retry,
             counters: Arc::new(StageCounters::default()),
+            pace: Pace::default(),
         })
     }
 

@@ -1,8 +1,9 @@
 //! `wasmflow:plugin/log`, and what a plugin writes to its standard error: bounded, escaped lines in the host's log.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::State;
 use crate::plugin::PluginKind;
@@ -12,6 +13,8 @@ use crate::plugin::bindings::wasmflow::plugin::log::{Host, Level};
 pub const MAX_LINE_BYTES: usize = 64 << 10;
 /// Limit: bytes a second that one stage may log; a burst of one second's worth is let through at once.
 const BYTES_PER_SECOND: f64 = (1 << 20) as f64;
+/// How often at most the lines dropped are told: those of a plugin that goes on and on would else be a storm of their own.
+const TOLD_EVERY: Duration = Duration::from_secs(1);
 /// The newest lines of standard error kept for the text of a trap: a Rust panic has two.
 const KEPT_LINES: usize = 4;
 
@@ -21,38 +24,84 @@ pub struct StageLog {
     pipeline: Arc<str>,
     stage: Arc<str>,
     kind: PluginKind,
-    state: Mutex<LogState>,
+    allowance: Arc<LogAllowance>,
+    last_errors: Mutex<VecDeque<String>>,
+}
+
+/// What a stage may still log, whichever of its instances does: one that traps and comes again has no more of it.
+#[derive(Debug)]
+pub struct LogAllowance {
+    bytes: Mutex<Bytes>,
+    /// Lines dropped and not told yet.
+    dropped: AtomicU64,
+    dropped_total: AtomicU64,
 }
 
 #[derive(Debug)]
-struct LogState {
-    allowance: f64,
+struct Bytes {
+    left: f64,
     refilled: Instant,
-    dropped: u64,
-    last_errors: VecDeque<String>,
+    told: Option<Instant>,
+}
+
+impl Default for LogAllowance {
+    fn default() -> Self {
+        let bytes = Bytes { left: BYTES_PER_SECOND, refilled: Instant::now(), told: None };
+        Self { bytes: Mutex::new(bytes), dropped: AtomicU64::new(0), dropped_total: AtomicU64::new(0) }
+    }
+}
+
+impl LogAllowance {
+    /// Takes a line's bytes, or counts the line as dropped.
+    fn admit(&self, bytes: usize) -> bool {
+        let mut state = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let refill = now.duration_since(state.refilled).as_secs_f64() * BYTES_PER_SECOND;
+        state.left = (state.left + refill).min(BYTES_PER_SECOND);
+        state.refilled = now;
+        // An empty line costs something too.
+        let cost = (bytes + 64) as f64;
+        let fits = cost <= state.left;
+        if fits {
+            state.left -= cost;
+        } else {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            self.dropped_total.fetch_add(1, Ordering::Relaxed);
+        }
+        fits
+    }
+
+    /// The lines dropped since this was asked last, when it is time to tell of them.
+    fn take_dropped(&self) -> Option<u64> {
+        if self.dropped.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let mut state = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.told.is_some_and(|told| told.elapsed() < TOLD_EVERY) {
+            return None;
+        }
+        state.told = Some(Instant::now());
+        Some(self.dropped.swap(0, Ordering::Relaxed))
+    }
+
+    /// Lines dropped since the stage began.
+    pub fn dropped_total(&self) -> u64 {
+        self.dropped_total.load(Ordering::Relaxed)
+    }
 }
 
 impl StageLog {
-    pub fn new(pipeline: Arc<str>, stage: Arc<str>, kind: PluginKind) -> Arc<Self> {
-        let state = LogState {
-            allowance: BYTES_PER_SECOND,
-            refilled: Instant::now(),
-            dropped: 0,
-            last_errors: VecDeque::new(),
-        };
-        Arc::new(Self { pipeline, stage, kind, state: Mutex::new(state) })
+    pub fn new(pipeline: Arc<str>, stage: Arc<str>, kind: PluginKind, allowance: Arc<LogAllowance>) -> Arc<Self> {
+        Arc::new(Self { pipeline, stage, kind, allowance, last_errors: Mutex::default() })
     }
 
     /// Writes one line, or counts it as dropped when the stage logs too much.
     pub fn write(&self, level: Level, line: &str) {
-        let dropped = match self.state().admit(line.len()) {
-            None => return,
-            Some(dropped) => dropped,
-        };
-        let (pipeline, stage, kind) = (&*self.pipeline, &*self.stage, self.kind.interface());
-        if dropped > 0 {
-            tracing::warn!(target: "wasmflow::plugin", pipeline, stage, kind, dropped, "log lines dropped: too many");
+        if !self.allowance.admit(line.len()) {
+            return;
         }
+        self.tell_dropped();
+        let (pipeline, stage, kind) = (&*self.pipeline, &*self.stage, self.kind.interface());
         let line = escaped(line);
         match level {
             Level::Trace => tracing::trace!(target: "wasmflow::plugin", pipeline, stage, kind, "{line}"),
@@ -63,51 +112,41 @@ impl StageLog {
         }
     }
 
+    /// Tells how many lines were dropped, if any were and it has not been told just now.
+    pub fn tell_dropped(&self) {
+        if let Some(dropped) = self.allowance.take_dropped() {
+            let (pipeline, stage, kind) = (&*self.pipeline, &*self.stage, self.kind.interface());
+            tracing::warn!(target: "wasmflow::plugin", pipeline, stage, kind, dropped, "log lines dropped: too many");
+        }
+    }
+
     /// A line of standard error: logged, and kept in case a trap follows.
     pub fn standard_error(&self, line: &str) {
-        self.state().keep(line);
+        keep(&mut self.last_errors(), line);
         self.write(Level::Warn, line);
     }
 
     /// The last words on standard error, as one line. Taken, so that a later trap does not repeat them.
     pub fn last_words(&self) -> Option<String> {
-        let lines: Vec<String> = self.state().last_errors.drain(..).collect();
+        let lines: Vec<String> = self.last_errors().drain(..).collect();
         (!lines.is_empty()).then(|| lines.join(" "))
     }
 
-    fn state(&self) -> MutexGuard<'_, LogState> {
-        // A panic while a line was counted leaves at worst a wrong count behind.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn last_errors(&self) -> MutexGuard<'_, VecDeque<String>> {
+        // A panic while a line was kept leaves at worst one line less behind.
+        self.last_errors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl LogState {
-    /// Takes a line's bytes from the allowance. Answers how many lines were dropped before it, or nothing when it is one of them.
-    fn admit(&mut self, bytes: usize) -> Option<u64> {
-        let now = Instant::now();
-        let refill = now.duration_since(self.refilled).as_secs_f64() * BYTES_PER_SECOND;
-        self.allowance = (self.allowance + refill).min(BYTES_PER_SECOND);
-        self.refilled = now;
-        // An empty line costs something too.
-        let cost = (bytes + 64) as f64;
-        if cost > self.allowance {
-            self.dropped += 1;
-            return None;
-        }
-        self.allowance -= cost;
-        Some(std::mem::take(&mut self.dropped))
+fn keep(last_errors: &mut VecDeque<String>, line: &str) {
+    if line.is_empty() || line.starts_with("note: run with `RUST_BACKTRACE") {
+        return;
     }
-
-    fn keep(&mut self, line: &str) {
-        if line.is_empty() || line.starts_with("note: run with `RUST_BACKTRACE") {
-            return;
-        }
-        if self.last_errors.len() == KEPT_LINES {
-            self.last_errors.pop_front();
-        }
-        let end = line.floor_char_boundary(500);
-        self.last_errors.push_back(escaped(&line[..end]));
+    if last_errors.len() == KEPT_LINES {
+        last_errors.pop_front();
     }
+    let end = line.floor_char_boundary(500);
+    last_errors.push_back(escaped(&line[..end]));
 }
 
 /// One line that stays one line: control characters are written out, and what is too long is cut.
@@ -197,20 +236,23 @@ mod tests {
     }
 
     #[test]
-    fn a_storm_of_lines_is_dropped_and_counted() {
-        let log = StageLog::new("p".into(), "s".into(), PluginKind::Sink);
-        let line = "x".repeat(10_000);
-        let admitted = (0..1000).filter(|_| log.state().admit(line.len()).is_some()).count();
+    fn a_storm_of_lines_is_dropped_and_counted_whichever_instance_it_comes_from() {
+        let allowance = Arc::new(LogAllowance::default());
+        let admitted = (0..1000).filter(|_| allowance.clone().admit(10_000)).count() as u64;
         assert!((100..=200).contains(&admitted), "{admitted} lines were let through");
-        assert_eq!(log.state().dropped, 1000 - admitted as u64);
+        assert_eq!(allowance.dropped_total(), 1000 - admitted);
+        assert_eq!(allowance.take_dropped(), Some(1000 - admitted));
+        allowance.admit(usize::MAX >> 1);
+        assert_eq!(allowance.take_dropped(), None, "told a moment ago");
+        assert_eq!(allowance.dropped_total(), 1001 - admitted);
     }
 
     #[test]
     fn the_last_words_are_a_panics_two_lines() {
-        let log = StageLog::new("p".into(), "s".into(), PluginKind::Sink);
+        let log = StageLog::new("p".into(), "s".into(), PluginKind::Sink, Arc::default());
         for line in ["", "thread '<unnamed>' panicked at src/lib.rs:1:2:", "boom", "note: run with `RUST_BACKTRACE=1`"]
         {
-            log.state().keep(line);
+            keep(&mut log.last_errors(), line);
         }
         assert_eq!(log.last_words().as_deref(), Some("thread '<unnamed>' panicked at src/lib.rs:1:2: boom"));
         assert_eq!(log.last_words(), None);

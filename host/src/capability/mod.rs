@@ -74,7 +74,7 @@ impl State {
     /// # Errors
     /// When a granted folder cannot be opened, or a sink has no standard output to print to.
     pub fn new(stage: &StageContext, printing: Printing) -> Result<Self, String> {
-        let log = StageLog::new(stage.pipeline.clone(), stage.stage.clone(), stage.plugin_kind);
+        let log = StageLog::new(stage.pipeline.clone(), stage.stage.clone(), stage.plugin_kind, stage.log.clone());
         let granted = Arc::new(Granted::new(stage.grants.clone(), &stage.pipeline, &stage.stage));
         let net = NetRules::new(granted.clone());
         let error = LogStream::new(log.clone(), LogOrigin::Error);

@@ -302,6 +302,8 @@ table! {
         cpu: optional Time<10, HOUR_MS> = "1s",
         /// Time of one call, waiting included.
         call: optional Time<10, DAY_MS> = "60s",
+        /// Age at which an instance is replaced between two batches; "0s": never. A source's has none where none is written.
+        age: optional Time<0, YEARS_MS> = "1h",
     }
     later ["events", "rate"]
 }

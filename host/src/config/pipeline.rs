@@ -412,11 +412,18 @@ pub struct Limits {
     pub cpu: Duration,
     /// Time of one call, waiting included; for `poll` on top of its own wait. Default 60 s.
     pub call: Duration,
+    /// How old an instance may grow before a fresh one takes its place. Default 1 h; a source's none.
+    pub age: Option<Duration>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { memory_bytes: 64 << 20, cpu: Duration::from_secs(1), call: Duration::from_secs(60) }
+        Limits {
+            memory_bytes: 64 << 20,
+            cpu: Duration::from_secs(1),
+            call: Duration::from_secs(60),
+            age: Some(Duration::from_secs(3600)),
+        }
     }
 }
 

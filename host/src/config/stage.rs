@@ -142,7 +142,7 @@ fn source(
         plugin: stage.origin(around)?,
         config: config(stage),
         grants: grants::trusted(stage.allow, around),
-        limits: limits(stage.limits),
+        limits: limits(stage),
         retry: retry(stage.retry),
         selector: selector(table)?,
         interceptors: interceptor_names(&table.interceptors),
@@ -160,7 +160,7 @@ fn interceptor(stage: &StageTable<'_>, around: Surroundings<'_>) -> Option<Inter
         plugin: stage.origin(around)?,
         config: config(stage),
         grants: grants::trusted(stage.allow, around),
-        limits: limits(stage.limits),
+        limits: limits(stage),
         retry: retry(stage.retry),
     })
 }
@@ -172,7 +172,7 @@ fn sink(stage: &StageTable<'_>, table: &SinkTable, road: &Road<'_>, around: Surr
         plugin: stage.origin(around)?,
         config: config(stage),
         grants: grants::trusted(stage.allow, around),
-        limits: limits(stage.limits),
+        limits: limits(stage),
         retry: retry(stage.retry),
         channel: ChannelName::new(channel.value.as_str()),
         interceptors: interceptor_names(&table.interceptors),
@@ -190,13 +190,16 @@ fn config(stage: &StageTable<'_>) -> StageConfig {
     stage.config.map_or_else(|| ConfigTable::default().stage_config(), |at| at.value.stage_config())
 }
 
-fn limits(table: Option<&At<LimitsTable>>) -> Limits {
+fn limits(stage: &StageTable<'_>) -> Limits {
     let default = Limits::default();
-    let Some(table) = table.map(|at| &at.value) else { return default };
+    // A source's instance is its open files and its clients' connections: it is replaced by age only where that is written.
+    let age = default.age.filter(|_| stage.kind != PluginKind::Source);
+    let Some(table) = stage.limits.map(|at| &at.value) else { return Limits { age, ..default } };
     Limits {
         memory_bytes: table.memory.as_ref().map_or(default.memory_bytes, |at| at.value.0 as usize),
         cpu: table.cpu.as_ref().map_or(default.cpu, |at| at.value.0),
         call: table.call.as_ref().map_or(default.call, |at| at.value.0),
+        age: table.age.as_ref().map_or(age, |at| Some(at.value.0).filter(|age| !age.is_zero())),
     }
 }
 

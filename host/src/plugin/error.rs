@@ -42,6 +42,11 @@ pub enum TrapKind {
 }
 
 impl TrapKind {
+    /// Whether it came of taking too long.
+    pub fn is_timeout(self) -> bool {
+        matches!(self, Self::Cpu | Self::CallTimeout)
+    }
+
     /// For metrics labels and logs.
     pub fn label(self) -> &'static str {
         match self {

@@ -3,6 +3,7 @@
 //! A call takes the instance out of its holder and puts it back when it has ended well. So whatever ends it otherwise, a trap, a
 //! deadline or a future that is dropped, leaves nothing behind that could be entered again.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ pub struct Instance<G> {
     live: Option<Live<G>>,
     /// How it ended.
     end: Option<CallError>,
+    born: Instant,
     limits: Limits,
 }
 
@@ -36,6 +38,28 @@ pub struct Live<G> {
     pub store: Store<State>,
     pub guest: G,
     cpu: Arc<Cpu>,
+}
+
+/// Why an instance should be replaced between two batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Worn {
+    /// It has come to its end, or was given up in the middle of a call.
+    Dead,
+    /// Linear memory never shrinks, and the next batch may be the one that hits the limit.
+    Full,
+    /// Older than `limits.age`: whatever leaks, in the guest or in the engine, leaks no longer than that. Nothing is lost by
+    /// waiting until the instance holds no events.
+    Old,
+}
+
+impl fmt::Display for Worn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Dead => "it is dead",
+            Self::Full => "its memory passed 80 % of its limit",
+            Self::Old => "it reached the age of limits.age",
+        })
+    }
 }
 
 /// What a guest answers, inside what wasmtime answers.
@@ -55,12 +79,17 @@ impl<G> Instance<G> {
         let state =
             State::new(stage, printing).map_err(|reason| CallError::Failure(Failure::Retry { reason, after: None }))?;
         let mut store = Store::new(pre.engine(), state);
+        // What the initialization hands to the host is bounded as any call's.
+        store.set_hostcall_fuel(OutputBound::for_input(0, 0).bytes.saturating_mul(COPIES));
         store.limiter(|state| &mut state.memory);
         let cpu = Cpu::watch(&mut store, stage.limits.cpu);
         let made = within(&cpu, stage.limits.call, pre.instantiate_async(&mut store)).await;
         let guest = made.and_then(|instance| load(&mut store, &instance));
         match guest {
-            Ok(guest) => Ok(Self { live: Some(Live { store, guest, cpu }), end: None, limits: stage.limits }),
+            Ok(guest) => {
+                let live = Some(Live { store, guest, cpu });
+                Ok(Self { live, end: None, born: Instant::now(), limits: stage.limits })
+            }
             Err(error) => Err(trapped(&error, &mut store)),
         }
     }
@@ -88,6 +117,7 @@ impl<G> Instance<G> {
     /// # Errors
     /// The guest's own failure, or its end.
     pub fn end<T>(&mut self, mut live: Live<G>, answer: Answer<T>) -> Result<T, CallError> {
+        live.store.data().log.tell_dropped();
         match answer {
             Ok(answer) => {
                 let answer = answer.map_err(|failure| CallError::Failure(told(failure, live.store.data())));
@@ -106,9 +136,14 @@ impl<G> Instance<G> {
         &self.limits
     }
 
-    /// Whether its memory is so full that a fresh instance should take its place; also when it is dead.
-    pub fn needs_recycling(&self) -> bool {
-        self.live.as_ref().is_none_or(|live| live.store.data().memory.is_nearly_full())
+    /// Why a fresh instance should take its place, if one should.
+    pub fn worn(&self) -> Option<Worn> {
+        match &self.live {
+            None => Some(Worn::Dead),
+            Some(live) if live.store.data().memory.is_nearly_full() => Some(Worn::Full),
+            Some(_) if self.limits.age.is_some_and(|age| self.born.elapsed() >= age) => Some(Worn::Old),
+            Some(_) => None,
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use wasmtime::component::Resource;
 
 use super::bindings::exports::wasmflow::plugin::interceptor::Guest;
 use super::instance::{Answer, Instance, within};
-use super::{Broken, CallError, Intercepted, output};
+use super::{Broken, CallError, Intercepted, Worn, output};
 use crate::capability::Export;
 use crate::capability::events::{self, OutputBound};
 use crate::event::Batch;
@@ -95,9 +95,9 @@ impl InterceptorInstance {
         self.instance.end(live, answer.map(Ok))
     }
 
-    /// Whether a fresh instance should take its place: its memory is past 80 % of the limit, or it is dead.
-    pub fn needs_recycling(&self) -> bool {
-        self.instance.needs_recycling()
+    /// Why a fresh instance should take its place, if one should.
+    pub fn worn(&self) -> Option<Worn> {
+        self.instance.worn()
     }
 }
 

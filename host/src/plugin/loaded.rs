@@ -1,5 +1,6 @@
 //! A plugin that is compiled and known to fit: what it says of itself, and the instances it is asked for.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use wasmtime::component::Component;
@@ -165,6 +166,7 @@ async fn asked(world: &World, origin: &PluginOrigin) -> Result<Asked, CallError>
         limits: Limits { call: ASKING_DEADLINE, ..Limits::default() },
         max_event_bytes: 0,
         kafka: None,
+        log: Arc::default(),
     };
     let load = |store: &mut _, instance: &_| world.descriptor.load(store, instance);
     Instance::new(&world.pre, &stage, Printing::Log, load).await

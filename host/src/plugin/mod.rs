@@ -23,6 +23,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use crate::capability::log::LogAllowance;
 use crate::config::{Grants, Limits};
 use crate::kafka::StageKafka;
 
@@ -30,6 +31,7 @@ pub use contract::{Delivered, Delivery, Description, Intercepted, Need, Outcome,
 pub use engine::{Engine, EngineOptions};
 pub use error::{Broken, CallError, CheckError, Failure, PluginError, TrapKind};
 
+pub use instance::Worn;
 pub use interceptor::InterceptorInstance;
 pub use loaded::Plugin;
 pub use sink::SinkInstance;
@@ -92,6 +94,8 @@ pub struct StageContext {
     pub max_event_bytes: usize,
     /// The stage's Kafka clients, which outlive its instances; nothing where none is granted.
     pub kafka: Option<Arc<StageKafka>>,
+    /// What the stage may still log: shared by its instances, so that a fresh one is not a fresh allowance.
+    pub log: Arc<LogAllowance>,
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use wasmtime::component::Resource;
 
 use super::bindings::exports::wasmflow::plugin::sink::{Delivery as WitDelivery, Guest, Outcome as WitOutcome};
 use super::instance::{Answer, Instance, printed, within};
-use super::{Broken, CallError, Delivered, Delivery, Outcome, Rejected};
+use super::{Broken, CallError, Delivered, Delivery, Outcome, Rejected, Worn};
 use crate::capability::Export;
 use crate::capability::events::{self, OutputBound};
 use crate::event::{Batch, MADE_HERE};
@@ -94,9 +94,9 @@ impl SinkInstance {
         self.instance.end(live, answer.and_then(|answer| answer))
     }
 
-    /// Whether a fresh instance should take its place: its memory is past 80 % of the limit, or it is dead.
-    pub fn needs_recycling(&self) -> bool {
-        self.instance.needs_recycling()
+    /// Why a fresh instance should take its place, if one should.
+    pub fn worn(&self) -> Option<Worn> {
+        self.instance.worn()
     }
 }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::bindings::exports::wasmflow::plugin::source::{Guest, Progress as WitProgress};
 use super::bindings::wasmflow::plugin::positions;
 use super::instance::{Answer, Instance, printed, within};
-use super::{Broken, CallError, Polled, Progress, output};
+use super::{Broken, CallError, Polled, Progress, Worn, output};
 use crate::capability::Export;
 use crate::capability::events::{self, OutputBound};
 use crate::position::{Part, Position};
@@ -94,9 +94,9 @@ impl SourceInstance {
         self.instance.end(live, answer.map(Ok))
     }
 
-    /// Whether a fresh instance should take its place: its memory is past 80 % of the limit, or it is dead.
-    pub fn needs_recycling(&self) -> bool {
-        self.instance.needs_recycling()
+    /// Why a fresh instance should take its place, if one should.
+    pub fn worn(&self) -> Option<Worn> {
+        self.instance.worn()
     }
 }
 

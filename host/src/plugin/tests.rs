@@ -24,6 +24,7 @@ fn stage(plugin_kind: PluginKind) -> StageContext {
         limits: Limits::default(),
         max_event_bytes: 1 << 20,
         kafka: None,
+        log: Arc::default(),
     }
 }
 
@@ -59,7 +60,7 @@ async fn an_interceptor_rewrites_bodies_and_leaves_the_original_as_it_was() {
     assert_eq!(after.batch.bodies().iter().collect::<Vec<_>>(), [&b"<a>"[..], b"<>", b"<bcd>"]);
     assert_eq!((after.filtered, after.rejected.len(), after.oldest_kept), (0, 0, None));
     assert_eq!(before.bodies().get(2), b"bcd");
-    assert!(!instance.needs_recycling());
+    assert_eq!(instance.worn(), None);
     instance.close().await.unwrap();
 }
 

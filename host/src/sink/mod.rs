@@ -14,7 +14,7 @@ use crate::channel::{ChannelError, Reader, TakeLimits, Taken};
 use crate::dead_letter::DeadLetters;
 use crate::interceptor::{Chain, Processed};
 use crate::kafka::StageKafka;
-use crate::plugin::SinkInstance;
+use crate::plugin::{SinkInstance, Worn};
 use crate::position::Position;
 use crate::stage::{Backoff, Piece, Stage, StageStop, TrapGuard};
 use crate::transaction::Participant;
@@ -385,15 +385,16 @@ impl SinkRunner {
         self.next_tick = self.parts.stage.plugin.description().tick.map(|tick| Instant::now() + tick);
     }
 
-    /// Replaces an instance that has grown too large, once it holds nothing.
+    /// Replaces an instance that has grown too large or too old, once it holds nothing.
     async fn recycle(&mut self) -> Result<(), StageStop> {
-        if !self.instance.as_ref().is_some_and(SinkInstance::needs_recycling) {
+        let Some(reason) = self.instance.as_ref().and_then(SinkInstance::worn) else { return Ok(()) };
+        if reason == Worn::Old && self.pending.is_holding() {
             return Ok(());
         }
         if self.pending.is_holding() {
             self.flush(true).await?;
         }
-        info!(stage = %self.parts.stage.name, "instance replaced: its memory passed 80 % of its limit");
+        info!(stage = %self.parts.stage.name, %reason, "instance replaced");
         self.parts.stage.counters.restarts.add(1);
         if let Some(mut instance) = self.instance.take() {
             self.parts.stage.closed(instance.close().await);

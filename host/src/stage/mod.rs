@@ -1,6 +1,7 @@
 //! A stage: one source, interceptor or sink of a running pipeline, and what all three have in common.
 
 mod backoff;
+mod pace;
 mod trouble;
 
 use std::fmt;
@@ -10,12 +11,13 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 pub use backoff::Backoff;
+pub use pace::Pace;
 pub use trouble::{Decision, Piece, TrapGuard};
 
 use crate::config::pipeline::{RetryPolicy, StageConfig};
 use crate::metrics::StageCounters;
 use crate::plugin::{
-    CallError, Failure, InterceptorInstance, Plugin, PluginKind, SinkInstance, SourceInstance, StageContext,
+    CallError, Failure, InterceptorInstance, Plugin, PluginKind, SinkInstance, SourceInstance, StageContext, TrapKind,
 };
 use crate::position::Position;
 
@@ -33,6 +35,7 @@ pub struct Stage {
     pub config: StageConfig,
     pub retry: RetryPolicy,
     pub counters: Arc<StageCounters>,
+    pub pace: Pace,
 }
 
 impl fmt::Debug for Stage {
@@ -72,6 +75,14 @@ impl Stage {
         }
     }
 
+    /// Counts an instance's end. One that took too long costs the stage a rest before the next is opened.
+    pub fn trapped(&self, kind: TrapKind) {
+        self.counters.trapped(kind);
+        if kind.is_timeout() {
+            self.pace.timed_out(self.context.limits.cpu);
+        }
+    }
+
     /// A fresh, open instance. Waits and tries again, by the stage's retry policy, while the plugin answers `retry`.
     ///
     /// # Errors
@@ -80,6 +91,7 @@ impl Stage {
         let mut backoff = Backoff::new(&self.retry);
         let mut traps = 0;
         loop {
+            self.pace.rest().await;
             let after = match I::open(self, position).await {
                 Ok(instance) => {
                     if backoff.tried() > 0 {
@@ -93,7 +105,7 @@ impl Stage {
                 }
                 Err(CallError::Failure(failure)) => return Err(self.stop(failure.to_string())),
                 Err(CallError::Trap { kind, text }) => {
-                    self.counters.trapped(kind);
+                    self.trapped(kind);
                     traps += 1;
                     warn!(stage = %self.name, %kind, text, traps, "trapped in `open`");
                     match traps < OPEN_TRAPS_MAX {

@@ -79,7 +79,7 @@ impl Piece {
             CallError::Failure(Failure::Fatal(reason)) => return Err(stage.stop(reason)),
             CallError::Trap { kind, text } => (kind, text),
         };
-        stage.counters.trapped(kind);
+        stage.trapped(kind);
         warn!(stage = %stage.name, %kind, events = self.batch.count(), text, "plugin trapped; it goes on with a fresh instance");
         if kind == TrapKind::CallTimeout {
             return self.again(stage, text, None);
@@ -135,7 +135,7 @@ impl TrapGuard {
             CallError::Failure(Failure::Reject(_)) => Ok(Duration::ZERO),
             CallError::Failure(Failure::Fatal(reason)) => Err(stage.stop(reason)),
             CallError::Trap { kind, text } => {
-                stage.counters.trapped(kind);
+                stage.trapped(kind);
                 warn!(stage = %stage.name, %kind, text, "plugin trapped; it goes on with a fresh instance");
                 if kind == TrapKind::CallTimeout { Ok(first_wait()) } else { self.trapped(stage, &text) }
             }

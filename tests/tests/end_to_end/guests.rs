@@ -176,6 +176,22 @@ fn a_leak_is_recycled_and_loses_nothing() {
 }
 
 #[test]
+fn an_instance_that_has_grown_old_is_replaced_and_loses_nothing() {
+    let limits = "limits = { age = \"1ms\" }";
+    for (name, pipeline) in [
+        ("interceptor", ten_through("old", "corner-interceptor", "mode = \"reject\", pattern = \"x\"", limits)),
+        ("sink", ten_to("old", "corner-sink", "mode = \"hold\", count = 3", limits)),
+    ] {
+        let text = std::fs::read_to_string(pipeline.path()).expect("it was just written");
+        let text = text.replace("total = 10 }", "total = 2000 }\nbatch_events = 1");
+        pipeline.folder().write("pipeline.toml", text);
+        let ended = pipeline.run().wait(LIMIT);
+        assert_eq!(ended.stdout, (0..2000).map(|number| number.to_string()).collect::<Vec<_>>(), "{name}");
+        assert!(ended.stderr.contains("it reached the age of limits.age"), "{name}: {}", ended.stderr);
+    }
+}
+
+#[test]
 fn interceptors_that_keep_back_pair_multiply_reject_or_fail_lose_nothing() {
     let ten: Vec<String> = (0..10).map(|number| number.to_string()).collect();
     let run = |mode: &str, more: &str| {

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use serde_json::json;
-use wasmflow::plugin::{CallError, PluginKind, TrapKind};
+use wasmflow::plugin::{CallError, PluginKind, TrapKind, Worn};
 
 use crate::world::*;
 
@@ -59,7 +59,7 @@ async fn a_trapped_instance_is_never_entered_again() {
     let first = trap(instance.intercept(&batch(&["a"]), 2).await);
     assert_eq!(trap(instance.intercept(&batch(&["a"]), 3).await), first);
     assert_eq!(trap(instance.flush(true).await), first);
-    assert!(instance.needs_recycling());
+    assert_eq!(instance.worn(), Some(Worn::Dead));
 }
 
 #[tokio::test]
@@ -107,7 +107,7 @@ async fn memory_is_refused_past_the_limit() {
 async fn a_slow_leak_asks_for_a_fresh_instance_before_the_limit() {
     let mut instance = interceptor(&stage(PluginKind::Interceptor), json!({ "mode": "memory-slow" })).await.unwrap();
     let mut calls = 0;
-    while !instance.needs_recycling() {
+    while instance.worn().is_none() {
         calls += 1;
         instance.intercept(&batch(&["a"]), calls).await.unwrap();
     }

@@ -25,9 +25,10 @@ pub fn stage(plugin_kind: PluginKind) -> StageContext {
         stage: "stage".into(),
         plugin_kind,
         grants: Grants::default(),
-        limits: Limits { memory_bytes: 64 << 20, cpu: CPU, call: CALL },
+        limits: Limits { memory_bytes: 64 << 20, cpu: CPU, call: CALL, age: None },
         max_event_bytes: 16 << 20,
         kafka: None,
+        log: Arc::default(),
     }
 }
 

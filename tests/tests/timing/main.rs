@@ -5,6 +5,7 @@
 use std::sync::{Mutex, MutexGuard};
 
 mod blocked;
+mod hostile;
 mod idle;
 
 /// Held by each test for its whole length.
