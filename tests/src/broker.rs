@@ -59,11 +59,28 @@ impl KafkaBroker {
         Some(Self::fresh().expect("the broker starts"))
     }
 
+    /// A broker of the caller's own that goes by access rules: what no rule is about is allowed, and clients without a name may do
+    /// everything. `None` as for [`shared`](Self::shared).
+    ///
+    /// # Panics
+    /// When it is installed and does not start.
+    pub fn guarded() -> Option<Self> {
+        if installed_jars().is_none() {
+            skip_without_kafka();
+            return None;
+        }
+        Some(Self::fresh_with(AUTHORIZER).expect("the broker starts"))
+    }
+
     fn fresh() -> anyhow::Result<Self> {
+        Self::fresh_with("")
+    }
+
+    fn fresh_with(more_settings: &str) -> anyhow::Result<Self> {
         let jars = installed_jars().context("Kafka's jars are not in the cache")?;
         let folder = Folder::new("kafka");
         let (port, password_port) = (free_port(), free_port());
-        let settings = folder.write("server.properties", settings(folder.path(), port, password_port));
+        let settings = folder.write("server.properties", settings(folder.path(), port, password_port) + more_settings);
         format_storage(&jars, &folder, &settings)?;
         let process = start_node(&jars, &folder)?;
         let broker = Self { folder, jars, port, password_port, process };
@@ -115,6 +132,13 @@ impl KafkaBroker {
         Ok(())
     }
 }
+
+/// The node speaks to itself without a name, too.
+const AUTHORIZER: &str = "\
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+allow.everyone.if.no.acl.found=true
+super.users=User:ANONYMOUS
+";
 
 fn skip_without_kafka() {
     skip("Kafka's jars are not in the cache, or there is no `java`");

@@ -3,6 +3,7 @@
 //! Everything a test starts listens on a free port of the loopback interface, keeps its files in a fresh folder and dies
 //! with the test process, however that ends. A test whose server is not installed skips aloud; with `CI` set it fails.
 
+pub mod acl;
 pub mod agent;
 pub mod binary;
 pub mod broker;

@@ -332,6 +332,13 @@ impl Cursor {
     pub fn epoch(&self) -> u64 {
         self.epoch
     }
+
+    /// Lets later epochs begin behind this one: somebody remembers it, and the cursor's own file was lost. On disk with the
+    /// next place of the cursor.
+    pub fn raise_epoch(&self, epoch: u64) {
+        let slot = &mut self.channel.state.lock().readers[self.at].slot;
+        slot.epoch = slot.epoch.max(epoch);
+    }
 }
 
 impl ReaderState {

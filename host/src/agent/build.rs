@@ -25,7 +25,7 @@ use crate::selector::Selector;
 use crate::sink::{SinkParts, SinkRunner};
 use crate::source::{SourceParts, SourceRunner};
 use crate::stage::{Pace, Stage};
-use crate::transaction::Coordinator;
+use crate::transaction::{Coordinator, Participant};
 use wasmflow_log::{LogSet, Recovered};
 
 /// A runner that is ready to be spawned, with the stages it drives: its own first, then its interceptors in their order. An
@@ -142,7 +142,7 @@ impl Workshop {
     ///
     /// # Errors
     /// When a stored position cannot be read.
-    pub fn build(&mut self, plan: Plan<'_>) -> Result<(Vec<Built>, Option<Coordinator>), AgentError> {
+    pub fn build(&mut self, plan: Plan<'_>) -> Result<(Vec<Built>, Vec<Coordinator>), AgentError> {
         let Plan { pipeline, .. } = plan;
         let mut built = Vec::new();
         for (name, spec) in &pipeline.sinks {
@@ -154,9 +154,9 @@ impl Workshop {
             sources.push(source.stage().clone());
             built.push(source);
         }
-        let coordinator = self.exactly_once.take();
-        let coordinator = coordinator.map(|exactly_once| exactly_once.coordinator(pipeline, &self.channels, &sources));
-        Ok((built, coordinator))
+        let exactly_once = self.exactly_once.take();
+        let coordinators = exactly_once.map(|once| once.coordinators(pipeline, &self.channels, &sources));
+        Ok((built, coordinators.unwrap_or_default()))
     }
 
     fn source(&self, plan: Plan<'_>, name: &StageName, spec: &SourceSpec) -> Result<Built, AgentError> {
@@ -187,7 +187,7 @@ impl Workshop {
             batch_events: spec.batch_events,
             batch_bytes: spec.batch_bytes,
             ack: spec.ack,
-            transaction: self.exactly_once.as_ref().map(ExactlyOnce::participant),
+            transaction: self.participant(plan, PluginKind::Source, name),
         };
         let stopper = Arc::new(Stopper::default());
         let runner = Box::new(SourceRunner::new(parts, stopper.signal()));
@@ -208,7 +208,11 @@ impl Workshop {
             },
         );
         let channel = &self.channels[&spec.channel];
-        let (reader, log) = (channel.reader(name.as_str()).map_err(AgentError::Channel)?, channel.log_name());
+        let (mut reader, log) = (channel.reader(name.as_str()).map_err(AgentError::Channel)?, channel.log_name());
+        if let Some(exactly_once) = &self.exactly_once {
+            let followed = exactly_once.follow(plan.pipeline, name, &mut reader, &self.recovered);
+            followed.map_err(AgentError::StateDir)?;
+        }
         let interceptors = self.interceptors(plan, &spec.interceptors);
         let parts = SinkParts {
             stage: stage.clone(),
@@ -221,9 +225,13 @@ impl Workshop {
                 bytes: spec.batch_bytes as usize,
                 wait: spec.batch_wait,
             },
-            transaction: self.exactly_once.as_ref().map(ExactlyOnce::participant),
+            transaction: self.participant(plan, PluginKind::Sink, name),
         };
         Ok(Built { runner: Runner::Sink(Box::new(SinkRunner::new(parts))), stages: with(stage, interceptors) })
+    }
+
+    fn participant(&self, plan: Plan<'_>, kind: PluginKind, name: &StageName) -> Option<Participant> {
+        self.exactly_once.as_ref()?.participant(plan.pipeline, kind, name)
     }
 
     /// A stage for this use of each.
@@ -249,7 +257,7 @@ impl Workshop {
     fn stage(&self, plan: Plan<'_>, spec: StageSpec<'_>) -> Arc<Stage> {
         let kafka = (!spec.grants.kafka.is_empty()).then(|| self.kafka.stage(spec.name.as_str(), &spec.grants.kafka));
         if let (Some(kafka), Some(exactly_once)) = (&kafka, &self.exactly_once) {
-            kafka.take_part(exactly_once.for_stage());
+            exactly_once.prepare(plan.pipeline, spec.kind, spec.name, kafka);
         }
         let context = StageContext {
             pipeline: plan.pipeline.name.shared(),

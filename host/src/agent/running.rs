@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{Instrument, error, info, warn};
 
@@ -28,7 +28,7 @@ pub struct Running {
     workshop: Workshop,
     /// Not spawned yet.
     built: Vec<Built>,
-    coordinator: Option<Coordinator>,
+    coordinators: Vec<Coordinator>,
     tasks: Tasks,
     stopper: Arc<Stopper>,
     /// Every stage there was, once, for the closing summary.
@@ -47,13 +47,13 @@ impl Running {
             KafkaClients::new(pipeline.name.as_str(), state.instance(), &pipeline.kafka).map_err(AgentError::Kafka)?;
         let plugins = Plugins::load(&pipeline, control.engine()).await?;
         let mut workshop = Workshop::new(&pipeline, state, kafka, removal, control.register(&pipeline)).await?;
-        let (built, coordinator) = workshop.build(Plan { pipeline: &pipeline, plugins: &plugins })?;
+        let (built, coordinators) = workshop.build(Plan { pipeline: &pipeline, plugins: &plugins })?;
         Ok(Self {
             pipeline,
             control: control.clone(),
             workshop,
             built,
-            coordinator,
+            coordinators,
             tasks: Tasks::default(),
             stopper: Arc::default(),
             stages: BTreeMap::new(),
@@ -72,7 +72,10 @@ impl Running {
 
     /// Runs the pipeline's runners to their end.
     pub async fn supervise(mut self) -> RunReport {
-        let coordinator = self.coordinator.take().map(|coordinator| tokio::spawn(coordinator.run().in_current_span()));
+        let mut transactions = JoinSet::new();
+        for coordinator in std::mem::take(&mut self.coordinators) {
+            transactions.spawn(coordinator.run().in_current_span());
+        }
         for built in std::mem::take(&mut self.built) {
             self.start(built);
         }
@@ -80,9 +83,7 @@ impl Running {
         info!(sources, sinks, "pipeline started");
         let drained = self.watch().await;
         let report = RunReport { drained: drained && self.stopped.is_empty(), stopped: self.stopped };
-        if let Some(coordinator) = coordinator {
-            end_transactions(coordinator).await;
-        }
+        end_transactions(transactions).await;
         self.workshop.close().await;
         self.control.remove(self.pipeline.name.as_str());
         self.stages.values().for_each(|stage| summarize(stage));
@@ -142,10 +143,11 @@ impl Running {
     }
 }
 
-async fn end_transactions(mut coordinator: JoinHandle<()>) {
-    if tokio::time::timeout(KAFKA_CLOSE_TIMEOUT, &mut coordinator).await.is_err() {
+async fn end_transactions(mut transactions: JoinSet<()>) {
+    let ended = async { while transactions.join_next().await.is_some() {} };
+    if tokio::time::timeout(KAFKA_CLOSE_TIMEOUT, ended).await.is_err() {
         warn!("the last transaction did not end in time; the broker ends it");
-        coordinator.abort();
+        transactions.shutdown().await;
     }
 }
 

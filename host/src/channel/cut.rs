@@ -2,10 +2,34 @@
 //!
 //! Every put of every source belongs to the cut that is open when it is committed, in all its channels at once. Cuts are numbered
 //! and done one after another; `transaction` says when one is closed and when it is done.
+//!
+//! A reader of a file channel has cuts of its own, made of what it takes.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Notify;
+
+use super::Amount;
+
+/// Where the events of cuts are until their transaction is committed.
+pub trait CutLog: Send + Sync {
+    /// Whether every reader has settled all of this cut and of those before it.
+    fn is_settled(&self, cut: u64) -> bool;
+    /// A cut is done: its events go.
+    fn commit(&self, cut: u64);
+    /// All that is not committed comes again. Nobody may be putting or taking.
+    fn void(&self);
+    /// A cut has been closed: readers that have taken all of it hear of its end.
+    fn wake_readers(&self);
+}
+
+/// Who divides what a reader takes into cuts.
+pub trait Cutter: std::fmt::Debug + Send + Sync {
+    /// Counts a take as part of this cut, and calls `note` before anybody can close it. False: it has been closed meanwhile.
+    fn take(&self, cut: u64, amount: Amount, note: &mut dyn FnMut()) -> bool;
+    /// Asks for the open cut to be committed soon.
+    fn hurry(&self);
+}
 
 /// Which cut is open, and up to which all are done. Moved by the pipeline's transactions, read by its channels.
 ///

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::cut::{CutClock, WorkAhead};
+use super::cut::{CutClock, CutLog, WorkAhead};
 use super::room::{Amount, Capacity, Pressure, Reserved, Room};
 use super::take::{TakeLimits, Taken, collect, is_due};
 use super::{ChannelError, ReceiptShare};
@@ -286,6 +286,24 @@ impl MemoryChannel {
         let gone = log.passed();
         drop(log);
         gone.into_iter().filter_map(|entry| entry.share).for_each(ReceiptShare::settle);
+    }
+}
+
+impl CutLog for MemoryChannel {
+    fn is_settled(&self, cut: u64) -> bool {
+        self.is_settled(cut)
+    }
+
+    fn commit(&self, cut: u64) {
+        self.commit(cut);
+    }
+
+    fn void(&self) {
+        self.void();
+    }
+
+    fn wake_readers(&self) {
+        self.wake_readers();
     }
 }
 

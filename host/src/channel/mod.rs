@@ -19,8 +19,8 @@ mod receipt;
 mod room;
 mod take;
 
-pub use cut::{CutClock, WorkAhead};
-pub use file::{FileChannel, FilePut, FileReader};
+pub use cut::{CutClock, CutLog, Cutter, WorkAhead};
+pub use file::{FileChannel, FilePut, FileReader, ReaderCuts};
 pub use memory::{MemoryChannel, MemoryPut, MemoryReader};
 pub use receipt::{Receipt, ReceiptShare};
 pub use room::{Amount, Capacity, Pressure};
@@ -409,11 +409,11 @@ impl Reader {
     pub fn cut(&self) -> u64 {
         match self {
             Self::Memory(reader) => reader.cut(),
-            Self::File(_) => 0,
+            Self::File(reader) => reader.cut(),
         }
     }
 
-    /// Waits until nobody puts any more.
+    /// Waits until nobody puts any more; at a file channel with transactions, until all that was put is committed besides.
     pub async fn closed(&self) {
         match self {
             Self::Memory(reader) => reader.closed().await,
@@ -421,11 +421,12 @@ impl Reader {
         }
     }
 
-    /// Goes on behind all that was put, after a transaction that came to nothing.
+    /// Goes on after a transaction that came to nothing: behind all that was put, or at a file channel behind all that is
+    /// committed.
     pub fn restart(&mut self) {
         match self {
             Self::Memory(reader) => reader.restart(),
-            Self::File(reader) => panic!("{reader:?} is part of a transaction of memory channels"),
+            Self::File(reader) => reader.restart(),
         }
     }
 

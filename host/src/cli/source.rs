@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use bytes::Bytes;
 use clap::{Args, Subcommand};
 use wasmflow::agent::reset::reset;
+use wasmflow::config::pipeline::Pipeline;
 use wasmflow::config::{Colour, DeliveryPromise, Severity, locate, nearest_hint};
 use wasmflow::position::Position;
 
@@ -73,7 +74,7 @@ impl Reset {
             }
             return ExitCode::from(INVALID);
         }
-        if pipeline.delivery == DeliveryPromise::ExactlyOnce {
+        if is_in_transactions(&pipeline, &self.source) {
             eprintln!(
                 "error: pipeline `{}` commits the position of `{}` to Kafka, with its events",
                 pipeline.name, self.source
@@ -105,6 +106,15 @@ impl Reset {
             }
         }
     }
+}
+
+/// Whether the source's position is committed with its events. One that feeds file channels has it on disk with them.
+fn is_in_transactions(pipeline: &Pipeline, source: &str) -> bool {
+    let feeds_memory = || {
+        let channels = pipeline.sources[source].selector.channels();
+        channels.iter().any(|channel| !pipeline.channels[channel].is_durable())
+    };
+    pipeline.delivery == DeliveryPromise::ExactlyOnce && feeds_memory()
 }
 
 fn bytes(text: &str) -> Bytes {

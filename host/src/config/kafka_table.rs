@@ -133,6 +133,12 @@ impl KafkaTable {
         self.embedded.as_ref().filter(|embedded| embedded.value).map(|embedded| embedded.span.clone())
     }
 
+    /// An option's value, where it is no secret, and where it stands.
+    pub fn option(&self, option: &str) -> Option<(String, Span)> {
+        let written = self.options.get(option).filter(|_| !self.secret.iter().any(|secret| secret == option))?;
+        Some((written.value.expose_secret().trim().to_owned(), written.span.clone()))
+    }
+
     /// Where this option has this value.
     pub fn option_span(&self, option: &str, value: &str) -> Option<Span> {
         let written = self.options.get(option)?;

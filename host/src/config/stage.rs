@@ -1,6 +1,7 @@
 //! Sources, interceptors and sinks: from their tables to what the runners are given.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::check::{Surroundings, named};
 use super::diagnostic::{Diagnostic, Span, nearest_hint};
@@ -65,6 +66,12 @@ impl StageTable<'_> {
     /// The plugin's place, or else the stage's.
     pub fn plugin_span(&self) -> Span {
         self.plugin.map_or(self.name.span.clone(), |plugin| plugin.span.clone())
+    }
+
+    /// How long a call may take, and where that is written.
+    pub fn call_limit(&self) -> (Duration, Option<&Span>) {
+        let written = self.limits.and_then(|table| table.value.call.as_ref());
+        (limits(self).call, written.map(|at| &at.span))
     }
 
     /// Where the plugin's bytes are; nothing where the file does not say so, or names a kind of place that is for later.

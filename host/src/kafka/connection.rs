@@ -59,8 +59,9 @@ impl Connection {
     }
 
     /// Stable across restarts: whoever has it fences whoever had it before.
-    pub(super) fn transactional_id(&self) -> String {
-        format!("{}.{}", self.pipeline, self.instance)
+    pub(super) fn transactional_id(&self, reader: Option<&str>) -> String {
+        let id = format!("{}.{}", self.pipeline, self.instance);
+        reader.map_or(id.clone(), |reader| format!("{id}.{reader}"))
     }
 
     /// A producer for transactions of this id. A record is given up before the broker gives up its transaction.

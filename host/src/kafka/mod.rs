@@ -42,7 +42,7 @@ pub use producer::Packing;
 pub use progress::{IfMissing, Progress, ProgressTopic};
 pub use records::{Choice, SendOptions};
 pub use stage::{InTransactions, Revocation, StageKafka, Start, Subscription};
-pub use transactional::{GroupOffsets, TransactionTrouble, TransactionalConnection, TransactionalProducer};
+pub use transactional::{GroupOffsets, Haste, TransactionTrouble, TransactionalConnection, TransactionalProducer};
 
 /// What is wrong with a `[kafka.NAME]` table. The operator's fault: reported before anything starts.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -99,13 +99,19 @@ impl KafkaClients {
         options::problems(connections)
     }
 
-    /// The transactions of a pipeline on this connection: their id tells agents with the same pipeline apart.
+    /// The transactions of a pipeline on this connection, or those of one `reader` of a file channel: their id tells agents with the
+    /// same pipeline apart.
     ///
     /// # Panics
     /// When the pipeline has no such connection.
-    pub fn transactional(&self, connection: &ConnectionName, outbox: &Arc<Outbox>) -> TransactionalConnection {
+    pub fn transactional(
+        &self,
+        connection: &ConnectionName,
+        reader: Option<&str>,
+        outbox: &Arc<Outbox>,
+    ) -> TransactionalConnection {
         let connection = self.connections[connection.as_str()].clone();
-        let id = connection.transactional_id();
+        let id = connection.transactional_id(reader);
         TransactionalConnection::new(connection, id, outbox.clone())
     }
 

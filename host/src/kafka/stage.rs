@@ -62,6 +62,8 @@ pub struct StageKafka {
     staged: Mutex<Vec<Staged>>,
     room: Arc<Room>,
     transactions: OnceLock<InTransactions>,
+    /// Why its partitions must be fixed, if they must.
+    fixed: OnceLock<&'static str>,
 }
 
 /// The records of one `stage_send`.
@@ -82,7 +84,14 @@ impl StageKafka {
             staged: Mutex::default(),
             room: Arc::default(),
             transactions: OnceLock::new(),
+            fixed: OnceLock::new(),
         }
+    }
+
+    /// Refuses subscriptions whose partitions the group assigns, for this reason.
+    pub fn only_fixed_partitions(&self, reason: &'static str) {
+        // Once for each stage: the agent builds it once.
+        let _ = self.fixed.set(reason);
     }
 
     /// Makes the stage a part of its pipeline's transactions, before its plugin is opened: its consumer commits nothing by itself,
@@ -104,6 +113,9 @@ impl StageKafka {
     /// `Fatal` for a connection that is not granted or an option that is wrong.
     pub async fn subscribe(&self, subscription: Subscription) -> Result<(), Failure> {
         let connection = self.connection(&subscription.connection)?.clone();
+        if let Some(reason) = self.fixed.get().filter(|_| subscription.partitions.is_none()) {
+            return Err(Failure::Fatal((*reason).into()));
+        }
         let position = lock(&self.position).clone();
         let before = lock(&self.consumer).take();
         if let Some(consumer) = before {

@@ -119,6 +119,17 @@ fn header<'e>(event: &'e Event, name: &str) -> Option<&'e [u8]> {
     event.headers.iter().find(|(known, _)| &**known == name).map(|(_, value)| value.as_slice())
 }
 
+#[tokio::test]
+async fn a_stage_that_needs_fixed_partitions_subscribes_to_no_others() {
+    let fixture = Fixture::new();
+    let stage = fixture.stage("reader");
+    stage.only_fixed_partitions("not by a group");
+    let refused = stage.subscribe(subscription("fixed")).await;
+    assert_eq!(refused, Err(Failure::Fatal("not by a group".into())));
+    let fixed = Subscription { partitions: Some(vec![("fixed".into(), 0)]), ..subscription("fixed") };
+    assert_eq!(stage.subscribe(fixed).await, Ok(()));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_comes_back_as_it_went() {
     let fixture = Fixture::new();

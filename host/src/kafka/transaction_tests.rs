@@ -36,7 +36,7 @@ impl Fixture {
         let connections = BTreeMap::from([(main.clone(), connection)]);
         let clients = KafkaClients::new("test", "here", &connections).expect("the broker starts");
         let outbox = Arc::<Outbox>::default();
-        let connection = clients.transactional(&main, &outbox);
+        let connection = clients.transactional(&main, None, &outbox);
         Self { clients, outbox, connection }
     }
 

@@ -4,6 +4,7 @@
 //! nobody waits for that longer than our own deadline. After a call without an answer nobody knows what became of the
 //! transaction, so the client is not used again (rule 4 of `durability-and-kafka.md` B6).
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -22,6 +23,12 @@ const INIT_WAIT: Duration = Duration::from_secs(15);
 
 /// Our own deadline behind librdkafka's.
 const GRACE: Duration = Duration::from_secs(3);
+
+/// Limit: one flush. The next call of the thread waits for it where records are unanswered, which it would do by itself.
+const FLUSH_WAIT: Duration = Duration::from_millis(20);
+
+/// Between two flushes: a tenth of a linger.
+const FLUSH_GAP: Duration = Duration::from_micros(500);
 
 /// What follows from a transaction that did not go well.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -122,6 +129,21 @@ impl TransactionalProducer {
         answer
     }
 
+    /// Sends records as soon as they come, until what is returned is dropped: nothing more will come after them that a fuller request
+    /// could be waited for.
+    pub fn hasten(&self) -> Haste {
+        let goes_on = Arc::new(AtomicBool::new(true));
+        let flag = goes_on.clone();
+        self.calls.start_call(move |client| {
+            while flag.load(Ordering::Acquire) {
+                client.flush(FLUSH_WAIT);
+                // All that has come by now is answered for.
+                std::thread::sleep(FLUSH_GAP);
+            }
+        });
+        Haste(goes_on)
+    }
+
     /// Commits the open transaction, with the offsets of these groups in it.
     ///
     /// # Errors
@@ -180,6 +202,15 @@ impl TransactionalProducer {
     }
 }
 
+/// See [`TransactionalProducer::hasten`].
+pub struct Haste(Arc<AtomicBool>);
+
+impl Drop for Haste {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
 /// What follows from an error of a transaction call.
 fn trouble(connection: &str, what: &str, TransactionError { error, .. }: &TransactionError) -> TransactionTrouble {
     let text = &error.text;
@@ -216,6 +247,12 @@ impl Calls {
         let work = move || received.into_iter().for_each(|job| job(&client));
         std::thread::Builder::new().name("kafka-transaction".into()).spawn(work)?;
         Ok(Self(jobs))
+    }
+
+    /// Nobody waits for it.
+    fn start_call(&self, job: impl FnOnce(&Client) + Send + 'static) {
+        // A thread that is gone has said so to whoever waited.
+        _ = self.0.send(Box::new(job));
     }
 
     /// Nothing when the thread is gone.

@@ -1,4 +1,4 @@
-//! The task that takes the cuts of a pipeline through their transactions.
+//! The task that takes cuts through their transactions.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,11 +8,12 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::cut::Cut;
-use super::{AgentProgress, Round, Transactions};
-use crate::channel::MemoryChannel;
+use super::{Progress, Round, Transactions};
+use crate::channel::CutLog;
 use crate::config::pipeline::RetryPolicy;
 use crate::kafka::{
-    GroupOffsets, Outbox, Packing, StageKafka, TransactionTrouble, TransactionalConnection, TransactionalProducer,
+    GroupOffsets, Haste, Outbox, Packing, StageKafka, TransactionTrouble, TransactionalConnection,
+    TransactionalProducer,
 };
 use crate::stage::Backoff;
 
@@ -31,12 +32,12 @@ pub struct Parts {
     pub transactions: Arc<Transactions>,
     pub connection: TransactionalConnection,
     pub outbox: Arc<Outbox>,
-    /// All channels of the pipeline; the one of its dead letters last: whoever has settled an event has put its dead letter before.
-    pub channels: Vec<Arc<MemoryChannel>>,
+    /// All channels of the transactions, or a file channel's one reader; dead letters last: whoever has settled an event has put its
+    /// dead letter before.
+    pub logs: Vec<Arc<dyn CutLog>>,
     /// The sources that may read Kafka.
     pub sources: BTreeMap<Arc<str>, Arc<StageKafka>>,
-    /// Where there are sources that do not.
-    pub progress: Option<AgentProgress>,
+    pub progress: Progress,
 }
 
 /// Takes cut after cut through its transaction.
@@ -62,7 +63,8 @@ enum End {
 /// What is to be done next.
 enum Step {
     Commit(Cut),
-    Wait(Option<Instant>),
+    /// Until then, or until something happens; for a cut that has been closed and is not settled, its number.
+    Wait(Option<Instant>, Option<u64>),
 }
 
 impl From<TransactionTrouble> for End {
@@ -136,10 +138,19 @@ impl Coordinator {
 
     async fn try_start(&mut self, packing: Packing) -> Result<TransactionalProducer, TransactionTrouble> {
         let producer = self.parts.connection.start(packing).await?;
-        if let Some(progress) = &mut self.parts.progress {
-            // After the id was taken: what the producer before had left open is decided now.
-            let positions = progress.positions().await?;
-            self.parts.transactions.state.lock().positions = positions;
+        // After the id was taken: what the producer before had left open is decided now.
+        match &mut self.parts.progress {
+            Progress::None => {}
+            Progress::Sources(progress) => {
+                let positions = progress.positions().await?;
+                self.parts.transactions.state.lock().positions = positions;
+            }
+            Progress::Reader(progress, cuts) => {
+                if let Some(next) = progress.next().await? {
+                    cuts.go_on_from(next);
+                    cuts.raise_epoch(progress.epoch());
+                }
+            }
         }
         Ok(producer)
     }
@@ -155,11 +166,16 @@ impl Coordinator {
         if round > 1 {
             info!(round, "transactions go on");
         }
+        let mut haste: Option<(u64, Haste)> = None;
         loop {
             match self.next_step() {
                 Err(End::Again(reason)) => return self.judged(producer, reason, None).await,
                 Err(end) => return end,
-                Ok(Step::Wait(until)) => {
+                Ok(Step::Wait(until, last)) => {
+                    // The last records of a cut need not wait for more: those of the next one wait for its commit.
+                    if last != haste.as_ref().map(|(cut, _)| *cut) {
+                        haste = last.map(|cut| (cut, producer.hasten()));
+                    }
                     tokio::select! {
                         () = transactions.wake.notified() => {}
                         () = transactions.clock.delivered.notified() => {}
@@ -167,6 +183,7 @@ impl Coordinator {
                     }
                 }
                 Ok(Step::Commit(cut)) => {
+                    haste = None;
                     let opened = cut.opened;
                     if let Err(end) = self.commit(producer, cut).await {
                         return match end {
@@ -206,12 +223,12 @@ impl Coordinator {
             state.cuts.close(&transactions.clock);
         }
         if std::mem::replace(&mut self.told, transactions.clock.open()) != transactions.clock.open() {
-            self.parts.channels.iter().for_each(|channel| channel.wake_readers());
+            self.parts.logs.iter().for_each(|log| log.wake_readers());
         }
-        let Some(oldest) = state.cuts.closed.front() else { return Ok(Step::Wait(state.cuts.due())) };
+        let Some(oldest) = state.cuts.closed.front() else { return Ok(Step::Wait(state.cuts.due(), None)) };
         // In this order: a dead letter is put before the event that it stands for is settled.
-        if !self.parts.channels.iter().all(|channel| channel.is_settled(oldest.number)) {
-            return Ok(Step::Wait(None));
+        if !self.parts.logs.iter().all(|log| log.is_settled(oldest.number)) {
+            return Ok(Step::Wait(None, Some(oldest.number)));
         }
         let cut = state.cuts.closed.pop_front().expect("it has just been looked at");
         Ok(Step::Commit(cut))
@@ -238,10 +255,12 @@ impl Coordinator {
             "transaction committed"
         );
         self.parts.transactions.clock.set_done(cut.number);
-        self.parts.channels.iter().for_each(|channel| channel.commit(cut.number));
+        self.parts.logs.iter().for_each(|log| log.commit(cut.number));
         cut.settle();
-        if let Some(progress) = self.parts.progress.as_mut().filter(|_| has_progress) {
-            progress.committed().await;
+        match &mut self.parts.progress {
+            Progress::Sources(progress) if has_progress => progress.committed().await,
+            Progress::Reader(progress, _) => progress.committed().await,
+            _ => {}
         }
         self.backoff.reset();
         self.restarts = 0;
@@ -261,14 +280,19 @@ impl Coordinator {
         Ok(groups)
     }
 
-    /// Adds the positions that are not the consumers' to the transaction. True when there are any.
-    fn send_progress(&self, producer: &TransactionalProducer, cut: &Cut) -> Result<bool, End> {
+    /// Adds to the transaction what Kafka's groups do not count. True when there is any.
+    fn send_progress(&mut self, producer: &TransactionalProducer, cut: &Cut) -> Result<bool, End> {
+        if let Progress::Reader(progress, cuts) = &mut self.parts.progress {
+            let Some(end) = cuts.end(cut.number) else { return Ok(false) };
+            progress.send(producer, end)?;
+            return Ok(true);
+        }
         let mut sent = false;
         for (source, parts) in &cut.positions {
             if self.parts.sources.get(source).is_some_and(|kafka| kafka.has_consumer()) {
                 continue;
             }
-            let Some(progress) = &self.parts.progress else {
+            let Progress::Sources(progress) = &self.parts.progress else {
                 let cause =
                     format!("source `{source}` is granted Kafka and brings positions that are not its consumer's");
                 return Err(End::Stop(cause.into()));
@@ -338,7 +362,7 @@ impl Coordinator {
             }
             woken.await;
         }
-        self.parts.channels.iter().for_each(|channel| channel.void());
+        self.parts.logs.iter().for_each(|log| log.void());
         {
             let mut state = transactions.state.lock();
             state.cuts.void(&transactions.clock);

@@ -63,8 +63,8 @@ impl OpenCuts {
         amount: Amount,
         share: Option<ReceiptShare>,
     ) -> bool {
+        let first = self.add_amount(amount);
         let cut = &mut self.open;
-        cut.amount += amount;
         cut.shares.extend(share);
         if !parts.is_empty() {
             let changed = cut.positions.entry(source.clone()).or_default();
@@ -75,6 +75,13 @@ impl OpenCuts {
                 }
             }
         }
+        first
+    }
+
+    /// Adds so much to the open cut. True when it is its first.
+    pub(super) fn add_amount(&mut self, amount: Amount) -> bool {
+        let cut = &mut self.open;
+        cut.amount += amount;
         let first = cut.opened.is_none();
         cut.opened.get_or_insert_with(Instant::now);
         first

@@ -1,9 +1,13 @@
-//! The transactions of a pipeline that promises exactly-once from memory channels: one at a time, over all its stages.
+//! Transactions, for a pipeline that promises exactly-once: one at a time over all its memory channels, and one at a time for each reader
+//! of a file channel.
 //!
-//! A transaction is a *cut* of what flows. Every put belongs to the cut that is open when it is committed; a cut is closed when it is
+//! A transaction over memory channels is a *cut* of what flows. Every put belongs to the cut that is open when it is committed; a cut is closed when it is
 //! full or old enough, settled when every reader of every channel has settled all of it, and committed with the positions of all
 //! its puts: offsets of Kafka's own groups, and records in the pipeline's progress topic for everything else. While one cut is
 //! being committed, the next is put, taken, intercepted and delivered; its records wait in the host.
+//!
+//! The transaction of a file channel's reader is a cut of what it takes: its sources have been acked when their events were on disk, and
+//! take no part. It is committed with one record in the progress topic, the reader's place; the cursor follows.
 //!
 //! ```text
 //!            id taken                put                  limit, interval, hurry            every reader has settled it
@@ -18,8 +22,8 @@
 //!
 //! There is one way back, whatever went wrong, and it is what a restart of the process would do: every runner is *parked* (its plugin
 //! instance, what it has taken and what it has delivered are thrown away), the channels are emptied, a new producer takes the
-//! transactional id, which ends on the broker whatever the old one had left open, and every source goes on from the position
-//! that is committed by then. So nobody has to know what became of a transaction without an answer.
+//! transactional id, which ends on the broker whatever the old one had left open, and every source, or the reader of a file
+//! channel, goes on from what is committed by then. So nobody has to know what became of a transaction without an answer.
 //!
 //! Dependencies: `agent -> runners -> transaction -> kafka, channel`.
 
@@ -29,7 +33,7 @@ mod progress;
 
 pub use coordinator::{Coordinator, Parts};
 pub use cut::TransactionLimits;
-pub use progress::AgentProgress;
+pub use progress::{Progress, ReaderKey, ReaderProgress, SourceProgress};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -37,12 +41,12 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
-use crate::channel::{Amount, CutClock, Receipt};
+use crate::channel::{Amount, CutClock, Cutter, Receipt};
 use crate::kafka::Revocation;
 use crate::position::{Part, Position};
 use cut::OpenCuts;
 
-/// The transactions of one pipeline, as its stages see them.
+/// The transactions of one coordinator, as its stages see them.
 #[derive(Debug)]
 pub struct Transactions {
     clock: Arc<CutClock>,
@@ -97,7 +101,7 @@ impl Transactions {
         })
     }
 
-    /// What the pipeline's channels go by.
+    /// What its channels go by.
     pub fn clock(&self) -> &Arc<CutClock> {
         &self.clock
     }
@@ -132,6 +136,31 @@ impl Revocation for Transactions {
 
     fn void(&self) {
         self.restart(|_| true, "partitions went to another agent before what was read of them could be committed");
+    }
+}
+
+impl Cutter for Transactions {
+    fn take(&self, cut: u64, amount: Amount, note: &mut dyn FnMut()) -> bool {
+        let mut state = self.state.lock();
+        // Under the lock, in which cuts are closed.
+        if self.clock.open() != cut {
+            return false;
+        }
+        note();
+        let first = state.cuts.add_amount(amount);
+        let full = state.cuts.is_full();
+        if full {
+            state.cuts.close(&self.clock);
+        }
+        drop(state);
+        if first || full {
+            self.wake.notify_one();
+        }
+        true
+    }
+
+    fn hurry(&self) {
+        Revocation::hurry(self);
     }
 }
 
@@ -203,7 +232,7 @@ impl Participant {
 
     /// Asks for the open cut to be committed soon.
     pub fn hurry(&self) {
-        self.transactions.hurry();
+        Revocation::hurry(&*self.transactions);
     }
 
     /// Commits a put of a source as part of the open cut. The receipt is settled, and `owner` woken, when the cut is committed.

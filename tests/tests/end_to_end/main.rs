@@ -3,6 +3,8 @@
 
 mod ends;
 mod exactly_once;
+mod exactly_once_denied;
+mod exactly_once_file;
 mod examples;
 mod file_channel;
 mod file_channel_faults;

@@ -125,7 +125,9 @@ impl Channel {
         let mut state = self.state.lock();
         state.watermark_ms = now;
         let reader = &mut state.readers[at];
-        reader.slot = slot;
+        // It may have been raised while the slot was written.
+        let epoch = reader.slot.epoch.max(slot.epoch);
+        reader.slot = Slot { epoch, ..slot };
         reader.dirty_since = (reader.settled > slot.sequence).then_some(now);
     }
 

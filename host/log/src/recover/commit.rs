@@ -89,7 +89,8 @@ fn readers(
             _ => cursor.sequence,
         };
         let old = cursor.slot.unwrap_or(new_slot(scan, id, sequence));
-        let slot = Slot { sequence, removed: false, epoch: old.epoch + u64::from(fresh), ..old };
+        // Of a cursor whose file was lost nobody here knows the epoch: 0 leaves the word to whoever remembers a greater one.
+        let slot = Slot { sequence, removed: false, epoch: old.epoch + u64::from(cursor.is_removed()), ..old };
         if fresh {
             write_new(storage, scan, &cursor.reader, &slot)?;
         }

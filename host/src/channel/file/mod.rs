@@ -5,9 +5,11 @@
 //! over several of them.
 
 mod columns;
+mod cuts;
 mod reader;
 
 pub use columns::ColumnsError;
+pub use cuts::ReaderCuts;
 pub use reader::FileReader;
 
 use std::collections::BTreeMap;

@@ -9,8 +9,10 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use wasmflow_log::{Cursor, Frame, ReadError, ReadLimits};
 
-use super::{FileChannel, Signal, chain, columns};
+use super::cuts::InCuts;
+use super::{FileChannel, ReaderCuts, Signal, chain, columns};
 use crate::channel::ChannelError;
+use crate::channel::cut::{CutClock, Cutter};
 use crate::channel::take::{TakeLimits, Taken, collect, is_due};
 use crate::event::Batch;
 
@@ -36,6 +38,8 @@ pub struct FileReader {
     /// Until when the take under way waits for a fuller batch.
     fuller_until: Option<Instant>,
     signal: Arc<Signal>,
+    /// In a pipeline with transactions.
+    cuts: Option<InCuts>,
 }
 
 struct Read {
@@ -69,6 +73,7 @@ impl FileChannel {
             ahead: VecDeque::new(),
             fuller_until: None,
             signal,
+            cuts: None,
         })
     }
 }
@@ -78,9 +83,30 @@ impl FileReader {
         &self.channel
     }
 
+    /// The cursor's epoch: every `channel seek` raises it.
+    pub fn epoch(&self) -> u64 {
+        self.cursor.epoch()
+    }
+
+    /// Makes what this reader takes part of transactions: its cursor moves when they are committed.
+    pub fn in_cuts(&mut self, clock: &Arc<CutClock>, cutter: Arc<dyn Cutter>) -> Arc<ReaderCuts> {
+        let cuts = ReaderCuts::new(self.channel.clone(), self.cursor.clone(), clock.clone(), self.signal.clone());
+        self.cuts = Some(InCuts::new(cuts.clone(), cutter));
+        cuts
+    }
+
     /// As [`Reader::take`](crate::channel::Reader::take).
     pub async fn take(&mut self, limits: &TakeLimits) -> Result<Option<Taken>, ChannelError> {
         loop {
+            if let Some(cuts) = &mut self.cuts {
+                if cuts.told_end() {
+                    return Ok(Some(Taken::new(&[], self.taken)));
+                }
+                if !cuts.may_take() {
+                    self.signal.arrived.notified().await;
+                    continue;
+                }
+            }
             // Asked before the read: what is durable by then is among what the read brings.
             let complete = self.channel.shared.is_complete();
             if self.is_to_leave() {
@@ -96,11 +122,22 @@ impl FileReader {
             let is_full = waiting >= limits.events || bytes >= limits.bytes;
             let is_last = ended || self.until() != u64::MAX;
             if is_full || (is_last && waiting > 0) || is_due(&mut self.fuller_until, waiting, limits.wait) {
-                return Ok(Some(self.taken(limits)));
+                match self.taken(limits) {
+                    Some(taken) => return Ok(Some(taken)),
+                    // Its cut has been closed meanwhile.
+                    None => continue,
+                }
             }
             match (waiting, self.fuller_until) {
                 _ if !is_all => {}
-                (0, _) if ended && self.is_at_end() => return Ok(None),
+                (0, _) if ended && self.is_at_end() => match &self.cuts {
+                    // What was taken last may come again.
+                    Some(cuts) if !cuts.is_committed(self.taken) => {
+                        cuts.hurry();
+                        self.signal.arrived.notified().await;
+                    }
+                    _ => return Ok(None),
+                },
                 (1.., Some(deadline)) => _ = tokio::time::timeout_at(deadline, self.signal.arrived.notified()).await,
                 _ => self.signal.arrived.notified().await,
             }
@@ -118,9 +155,13 @@ impl FileReader {
         }
     }
 
-    /// Waits until nobody puts any more.
+    /// Waits until nobody puts any more, and with transactions until all that was put is committed.
     pub async fn closed(&self) {
-        while !self.channel.shared.is_complete() {
+        let is_committed = || {
+            let end = self.channel.log.status().readable_sequence;
+            self.cuts.as_ref().is_none_or(|cuts| cuts.is_committed(end))
+        };
+        while !(self.channel.shared.is_complete() && is_committed()) {
             self.signal.arrived.notified().await;
         }
     }
@@ -142,12 +183,31 @@ impl FileReader {
 
     pub fn settle(&mut self, next: u64) {
         assert!(next <= self.taken, "settled {next} before it was taken (up to {})", self.taken);
+        if let Some(cuts) = &self.cuts {
+            return cuts.settle(next);
+        }
         self.cursor.settle(next);
         self.channel.count_held();
     }
 
+    /// The cut of what was taken last; 0 in a pipeline without transactions.
+    pub fn cut(&self) -> u64 {
+        self.cuts.as_ref().map_or(0, InCuts::cut)
+    }
+
+    /// Goes on behind what is committed.
+    pub fn restart(&mut self) {
+        let cuts = self.cuts.as_mut().expect("only in a pipeline with transactions");
+        let next = cuts.restart();
+        self.go_to(next);
+    }
+
     pub fn rollback(&mut self) {
-        self.taken = self.cursor.settled();
+        self.go_to(self.cursor.settled());
+    }
+
+    fn go_to(&mut self, next: u64) {
+        self.taken = next;
         self.ahead.clear();
         self.fuller_until = None;
         self.rewind = Some(self.taken);
@@ -164,19 +224,23 @@ impl FileReader {
         (events - skip, bytes + rest)
     }
 
-    fn taken(&mut self, limits: &TakeLimits) -> Taken {
+    /// Nothing: the cut that it would belong to has been closed meanwhile.
+    fn taken(&mut self, limits: &TakeLimits) -> Option<Taken> {
         let until = self.until();
         let rest = usize::try_from(until.saturating_sub(self.taken)).unwrap_or(usize::MAX);
         let limits = &TakeLimits { events: limits.events.min(rest), ..*limits };
         let ahead = self.ahead.iter().take_while(|(first, _)| *first < until);
         let batches = collect(ahead.map(|(first, batch)| (*first, batch)), self.taken, limits);
         let taken = Taken::new(&batches, self.taken);
+        if self.cuts.as_mut().is_some_and(|cuts| !cuts.count(&taken)) {
+            return None;
+        }
         self.taken = taken.next;
         self.fuller_until = None;
         while self.ahead.front().is_some_and(|(first, batch)| first + batch.count() as u64 <= self.taken) {
             self.ahead.pop_front();
         }
-        taken
+        Some(taken)
     }
 
     /// Reads once. False: there is nothing more for now.
@@ -204,7 +268,11 @@ impl FileReader {
     fn start_reading(&mut self, limits: &TakeLimits) {
         let mut reader = self.reader.take().expect("it is here unless it is reading");
         if let Some(sequence) = self.rewind.take() {
-            reader.rewind(sequence);
+            let place = reader.rewind(sequence);
+            if self.cuts.is_some() {
+                // Committed, and perhaps not known to the cursor: the process may have ended in between.
+                reader.settle(place);
+            }
         }
         let limits =
             ReadLimits { events: READ_EVENTS.max(limits.events as u64), bytes: READ_BYTES.max(limits.bytes as u64) };

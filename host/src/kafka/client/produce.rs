@@ -3,6 +3,7 @@
 use std::ffi::c_void;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use rdkafka_sys as sys;
 use sys::rd_kafka_vtype_t as Kind;
@@ -10,7 +11,7 @@ use sys::rd_kafka_vtype_t as Kind;
 use super::error::{ClientError, Code};
 use super::event::Report;
 use super::offsets::{OffsetList, TopicOffset};
-use super::{Client, c_string};
+use super::{Client, c_string, milliseconds};
 
 /// `RD_KAFKA_PARTITION_UA`: the partitioner decides.
 const ANY_PARTITION: i32 = -1;
@@ -21,6 +22,12 @@ impl Client {
         // RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT, macros that bindgen leaves out.
         // SAFETY: the client lives.
         unsafe { sys::rd_kafka_purge(self.rk(), 0x1 | 0x2) };
+    }
+
+    /// Sends what is queued without waiting for the linger, until all of it has been answered for, or for so long.
+    pub fn flush(&self, wait: Duration) {
+        // SAFETY: the client lives. The reports come by its queue, which another thread polls.
+        unsafe { sys::rd_kafka_flush(self.rk(), milliseconds(wait)) };
     }
 
     /// Sends nothing more to these partitions until they are resumed; those that the client does not know are passed over.
