@@ -1,6 +1,7 @@
 //! The source runner: polls a source, sends what it brings through its interceptors into its channels, and acks it.
 
 mod disk;
+mod handover;
 mod put;
 mod settle;
 
@@ -24,6 +25,7 @@ use crate::resume::Resume;
 use crate::selector::Selector;
 use crate::stage::{Backoff, Stage, StageStop};
 use crate::transaction::Participant;
+pub use handover::{Handover, Inheritance};
 use settle::Unsettled;
 
 /// How long a source may wait inside `poll`. Nothing can be said to it meanwhile, so this is how late a stop may reach it.
@@ -46,6 +48,8 @@ pub struct SourceParts {
     pub dead_letters: DeadLetters,
     pub store: PositionStore,
     pub resume: Resume,
+    /// Of the runner before, in a pipeline that is changed while it runs.
+    pub inheritance: Inheritance,
     pub batch_events: u32,
     pub batch_bytes: u32,
     pub ack: AckRule,
@@ -89,12 +93,17 @@ pub struct SourceRunner {
     /// What the source brought although it was told that the channel is full.
     early: VecDeque<Polled>,
     finished: bool,
+    /// Whether everything up to `position` has been put, so that another runner can go on there.
+    stands: bool,
+    /// Up to this tag of those inherited: file channels keep the position once they are settled.
+    kept_after: Option<u64>,
     stop: StopSignal,
 }
 
 impl SourceRunner {
-    pub fn new(parts: SourceParts, stop: StopSignal) -> Self {
+    pub fn new(mut parts: SourceParts, stop: StopSignal) -> Self {
         let channels = parts.selector.channels();
+        let Inheritance { unsettled, settled, tag, generation } = std::mem::take(&mut parts.inheritance);
         Self {
             writers: channels.iter().map(Channel::writer).collect(),
             durable: channels.into_iter().filter(Channel::is_durable).collect(),
@@ -103,30 +112,36 @@ impl SourceRunner {
             instance: None,
             brought: 0,
             acked: 0,
-            generation: 0,
+            generation,
             position: parts.resume.position.clone(),
-            unsettled: VecDeque::new(),
-            settled: Arc::new(Notify::new()),
-            tag: 0,
+            unsettled,
+            settled,
+            tag,
             gap: Gap::default(),
             backoff: Backoff::new(&parts.stage.retry),
             early: VecDeque::new(),
             finished: false,
+            stands: false,
+            kept_after: None,
             stop,
             parts,
         }
     }
 
-    /// Runs until the source has finished or a stop is asked for, and everything that it brought is settled.
+    /// Runs until the source has finished or a stop is asked for, and everything that it brought is settled; or until it is asked
+    /// to leave, and everything is put: then it answers what the next runner goes on from.
     ///
     /// Cancel: nothing is acked that was not settled; the source brings the rest again.
     ///
     /// # Errors
     /// When the source or one of its interceptors has to stop for good.
-    pub async fn run(mut self) -> Result<(), StageStop> {
+    pub async fn run(mut self) -> Result<Option<Handover>, StageStop> {
         let result = self.run_to_the_end().await;
+        if result.is_ok() && self.stands && self.stop.is_leaving() {
+            return Ok(Some(self.into_handover()));
+        }
         self.parts.store.close().await;
-        result
+        result.map(|()| None)
     }
 
     async fn run_to_the_end(&mut self) -> Result<(), StageStop> {
@@ -182,7 +197,8 @@ impl SourceRunner {
         if flowed.is_ok() {
             match self.drain().await {
                 Err(Halt::Stop(stop)) => return Err(stop),
-                Err(Halt::ChannelFailed) | Ok(()) => {}
+                Err(Halt::ChannelFailed) => {}
+                Ok(()) => self.stands = true,
             }
         }
         match &self.parts.transaction {

@@ -15,7 +15,7 @@ use crate::format::{MAX_FRAME_BYTES, crc};
 use crate::log::Log;
 use crate::options::ChannelOptions;
 use crate::put::{ChannelId, Done, PositionChange, Put};
-use crate::report::{Recovered, RecoveredChannel};
+use crate::report::{Recovered, RecoveredChannel, RecoveredSource};
 use crate::root::Root;
 use crate::source::{Order, Source};
 use crate::storage::Storage;
@@ -188,6 +188,21 @@ impl LogSet {
         let source = Source::new(name.clone(), 0, Order::default());
         sources.insert(name.clone(), source.clone());
         source
+    }
+
+    /// A source as of its newest put, whether that is durable yet or not; nothing when no open channel has ever had one of its puts.
+    pub fn source_now(&self, name: &str) -> Option<RecoveredSource> {
+        let source = self.sources.lock().get(name)?.clone();
+        let order = source.order.lock();
+        let open = self.channels.read();
+        let current = open.values().filter(|channel| order.current.contains(&channel.id));
+        Some(RecoveredSource {
+            name: source.name.clone(),
+            last_put: source.complete(),
+            last_used: order.last_used,
+            position: order.position.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+            channels: current.map(|channel| channel.options.name.clone()).collect(),
+        })
     }
 
     /// Opens one more channel while the others run: a new one, or a dormant one.

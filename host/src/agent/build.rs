@@ -23,7 +23,7 @@ use crate::position_store::PositionStore;
 use crate::resume::resume;
 use crate::selector::Selector;
 use crate::sink::{SinkParts, SinkRunner};
-use crate::source::{SourceParts, SourceRunner};
+use crate::source::{Inheritance, SourceParts, SourceRunner};
 use crate::stage::{Pace, Stage};
 use crate::transaction::{Coordinator, Participant};
 use wasmflow_log::{LogSet, Recovered};
@@ -184,6 +184,7 @@ impl Workshop {
             dead_letters: self.dead_letters(plan, None),
             store,
             resume,
+            inheritance: Inheritance::default(),
             batch_events: spec.batch_events,
             batch_bytes: spec.batch_bytes,
             ack: spec.ack,

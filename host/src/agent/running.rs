@@ -11,7 +11,7 @@ use super::build::{Built, Plan, Plugins, Workshop};
 use super::logs::{LogWatch, ReaderRemoval, WATCH_INTERVAL};
 use super::state_dir::StateDir;
 use super::stop::{Phase, Stopper};
-use super::tasks::Tasks;
+use super::tasks::{Ended, Tasks};
 use super::{AgentError, KAFKA_CLOSE_TIMEOUT, RunReport};
 use crate::channel::Channel;
 use crate::config::pipeline::{Pipeline, PipelineName};
@@ -135,8 +135,8 @@ impl Running {
     }
 
     /// One task has ended. If it failed, the pipeline has failed: the rest is drained.
-    fn ended(&mut self, ended: Result<(), StageStop>) {
-        let Err(stop) = ended else { return };
+    fn ended(&mut self, ended: Ended) {
+        let Err(stop) = ended.result else { return };
         error!(stage = %stop.stage, kind = %stop.kind, cause = stop.cause, remedy = stop.remedy, "stage stopped; the pipeline stops with it");
         self.stopped.push(stop);
         self.stopper.advance(Phase::Stopping);

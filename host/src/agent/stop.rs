@@ -6,6 +6,9 @@ use tokio::sync::watch;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     Running,
+    /// Only one source leaves, and another runner takes its place: what it has brought is put, and whatever is not settled yet is
+    /// handed over.
+    Leaving,
     /// Sources stop polling; what is on its way is delivered.
     Stopping,
     /// What is not settled by now will not be: sources stop waiting for it.
@@ -42,12 +45,18 @@ impl Stopper {
 }
 
 impl StopSignal {
+    /// Whether nothing more is to be polled.
     pub fn is_stopping(&self) -> bool {
-        *self.0.borrow() >= Phase::Stopping
+        *self.0.borrow() >= Phase::Leaving
     }
 
     pub async fn stopping(&self) {
-        self.reached(Phase::Stopping).await;
+        self.reached(Phase::Leaving).await;
+    }
+
+    /// Whether another runner takes this one's place.
+    pub fn is_leaving(&self) -> bool {
+        *self.0.borrow() == Phase::Leaving
     }
 
     pub async fn abandoned(&self) {

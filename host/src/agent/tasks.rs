@@ -1,14 +1,16 @@
 //! The tasks of one pipeline: a runner each, known by its stage.
+#![expect(dead_code, reason = "issue 5: the reload stops and starts tasks alone")]
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use tokio::task::{Id, JoinError, JoinSet};
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tracing::{Instrument, info_span};
 
 use super::build::{Built, Runner};
 use super::stop::{Phase, Stopper};
 use crate::plugin::PluginKind;
+use crate::source::Handover;
 use crate::stage::{Stage, StageStop};
 
 /// Every runner of a pipeline that has not ended.
@@ -16,14 +18,22 @@ use crate::stage::{Stage, StageStop};
 /// Invariant: whoever has this awaits every task in it, or cuts it off.
 #[derive(Default)]
 pub struct Tasks {
-    set: JoinSet<Result<(), StageStop>>,
+    set: JoinSet<Result<Option<Handover>, StageStop>>,
     running: HashMap<Id, Task>,
+}
+
+/// A task that has ended.
+pub struct Ended {
+    pub stage: Arc<Stage>,
+    /// Of a source that was asked to leave: what the next runner goes on from. A task that was cut off ended with nothing.
+    pub result: Result<Option<Handover>, StageStop>,
 }
 
 struct Task {
     stage: Arc<Stage>,
     /// Of a source: a sink ends with its channel.
     stopper: Option<Arc<Stopper>>,
+    handle: AbortHandle,
 }
 
 impl Tasks {
@@ -32,9 +42,12 @@ impl Tasks {
         let span = info_span!("stage", name = %stage.name, kind = %stage.kind());
         let (task, stopper) = match built.runner {
             Runner::Source(runner, stopper) => (self.set.spawn(runner.run().instrument(span)), Some(stopper)),
-            Runner::Sink(runner) => (self.set.spawn(runner.run().instrument(span)), None),
+            Runner::Sink(runner) => {
+                let run = async move { runner.run().await.map(|()| None) };
+                (self.set.spawn(run.instrument(span)), None)
+            }
         };
-        self.running.insert(task.id(), Task { stage, stopper });
+        self.running.insert(task.id(), Task { stage, stopper, handle: task });
     }
 
     pub fn is_empty(&self) -> bool {
@@ -53,17 +66,36 @@ impl Tasks {
     /// Waits for the next task to end; nothing when there is none.
     ///
     /// Cancel: no end is missed.
-    pub async fn next_ended(&mut self) -> Option<Result<(), StageStop>> {
+    pub async fn next_ended(&mut self) -> Option<Ended> {
         let ended = self.set.join_next_with_id().await?;
         let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
-        let task = self.running.remove(&id).expect("a task is known from its start to its end");
-        Some(match ended {
+        let Task { stage, .. } = self.running.remove(&id).expect("a task is known from its start to its end");
+        let result = match ended {
             Ok((_, result)) => result,
-            Err(panic) => Err(task.stage.stop_with_remedy(
-                format!("internal error: {panic}"),
-                "this is a defect of wasmflow: please report it",
-            )),
-        })
+            Err(cut_off) if cut_off.is_cancelled() => Ok(None),
+            Err(panic) => {
+                let cause = format!("internal error: {panic}");
+                Err(stage.stop_with_remedy(cause, "this is a defect of wasmflow: please report it"))
+            }
+        };
+        Some(Ended { stage, result })
+    }
+
+    /// Whether the source or sink of this name runs.
+    pub fn has(&self, name: &str) -> bool {
+        self.running.values().any(|task| &*task.stage.name == name)
+    }
+
+    /// Moves the stop of one source on.
+    pub fn advance_one(&self, name: &str, phase: Phase) {
+        let of_name = self.running.values().filter(|task| &*task.stage.name == name);
+        of_name.filter_map(|task| task.stopper.as_ref()).for_each(|stopper| stopper.advance(phase));
+    }
+
+    /// Cuts one task off; it ends soon.
+    pub fn cut_off(&self, name: &str) {
+        let of_name = self.running.values().filter(|task| &*task.stage.name == name);
+        of_name.for_each(|task| task.handle.abort());
     }
 
     /// Cuts every task off.

@@ -18,7 +18,20 @@ impl SourceRunner {
             let receipt = commit_puts(puts, note, &self.settled).map_err(|error| self.channel_failed(&error))?;
             self.until(&receipt, &self.durable.clone()).await?;
         }
-        let kept = self.parts.store.keep(&self.position, &self.parts.resume.kept_in);
+        self.kept_after = Some(self.inherited());
+        self.keep_if_due()
+    }
+
+    /// Where file channels keep the position from now on, they do so once what another runner has put elsewhere is settled: a
+    /// start before that goes on at what the store has.
+    pub(super) fn keep_if_due(&mut self) -> Result<(), Halt> {
+        let Some(inherited) = self.kept_after else { return Ok(()) };
+        let kept_in = &self.parts.resume.kept_in;
+        if !kept_in.is_empty() && self.unsettled.front().is_some_and(|front| front.tag <= inherited) {
+            return Ok(());
+        }
+        self.kept_after = None;
+        let kept = self.parts.store.keep(&self.position, kept_in);
         kept.map_err(|error| self.parts.stage.stop(error.report()).into())
     }
 

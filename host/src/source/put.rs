@@ -95,6 +95,7 @@ impl SourceRunner {
                 biased;
                 puts = &mut reserving => return puts.map_err(|error| self.channel_failed(&error)),
                 () = self.settled.notified() => self.settle().await?,
+                () = self.stop.abandoned() => return Err(Halt::ChannelFailed),
                 () = tokio::time::sleep(gap.next()) => {
                     // Room comes with the end of the transaction.
                     if !std::mem::replace(&mut waits, true)

@@ -40,6 +40,7 @@ impl SourceRunner {
                 acked = Some(front.brought);
             }
         }
+        self.keep_if_due()?;
         match acked {
             Some(batches) if batches > self.acked => self.tell(batches).await,
             _ => Ok(()),
@@ -61,17 +62,23 @@ impl SourceRunner {
         }
     }
 
-    /// Waits for the settlement of what was put, unless the agent gives up on it.
+    /// Waits for the settlement of what was put, unless the agent gives up on it, or another runner waits for it: then only for
+    /// the disk.
     pub(super) async fn settle_the_rest(&mut self) {
         let mut abandoned = false;
         while self.settle().await.is_ok() && !self.unsettled.is_empty() && !abandoned {
+            let leaving = self.stop.is_leaving();
+            if leaving && self.under_way.is_empty() {
+                break;
+            }
             tokio::select! {
                 () = self.settled.notified() => {}
+                () = self.stop.stopping(), if !self.stop.is_stopping() => {}
                 // The last settlements may have come just before: they are looked for once more.
                 () = self.stop.abandoned() => abandoned = true,
             }
         }
-        if !self.unsettled.is_empty() {
+        if !self.unsettled.is_empty() && !self.stop.is_leaving() {
             let puts = self.unsettled.len();
             warn!(source = %self.parts.stage.name, puts, "not settled; the source brings them again");
         }
