@@ -1,5 +1,6 @@
 //! A wasmflow agent: the binary running one pipeline file in a folder of its own.
 
+use std::io::BufRead as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -34,6 +35,8 @@ pub struct Options<'o> {
     pub env: Vec<(&'o str, &'o str)>,
     /// The filter of the log, as `RUST_LOG` takes it.
     pub log: Option<&'o str>,
+    /// The most file handles it may have, set with `prlimit`, which is part of every Debian.
+    pub file_handles: Option<u32>,
 }
 
 impl Agent {
@@ -51,6 +54,12 @@ impl Agent {
     /// When the binary cannot be started.
     pub fn run_with(pipeline: &Path, options: &Options<'_>) -> Self {
         let mut command = command("run", pipeline);
+        if let Some(handles) = options.file_handles {
+            let mut limited = Command::new("prlimit");
+            limited.arg(format!("--nofile={handles}")).arg(command.get_program()).args(command.get_args());
+            command = limited;
+            command.env_remove("RUST_LOG");
+        }
         command.envs(options.env.iter().copied());
         if let Some(filter) = options.log {
             command.env("RUST_LOG", filter);
@@ -95,6 +104,16 @@ impl Agent {
     pub fn read_console(&mut self) {
         let console = self.process.child_mut().stdout.take().expect("nobody has read the console yet");
         self.stdout = Lines::collect(console);
+    }
+
+    /// Reads one line of the console after [`PipelineFile::run_unread`] and closes it, as `head -n 1` does.
+    ///
+    /// # Panics
+    /// When no line comes.
+    pub fn read_line_and_close_console(&mut self) -> String {
+        let console = self.process.child_mut().stdout.take().expect("nobody has read the console yet");
+        let line = std::io::BufReader::new(console).lines().next();
+        line.expect("the console sink prints").expect("the pipe can be read")
     }
 
     /// What console sinks wrote.

@@ -1,6 +1,7 @@
 //! Pipelines run by the built binary against real servers. One executable, so that all its tests share one broker and one
 //! database; what depends on a quiet machine is in `timing` instead.
 
+mod cited;
 mod ends;
 mod exactly_once;
 mod exactly_once_denied;
@@ -13,6 +14,7 @@ mod guests;
 mod kills;
 mod million;
 mod mysql;
+mod process_faults;
 mod readme;
 mod roads;
 mod servers;

@@ -84,28 +84,3 @@ fn the_first_plugin_compiles_and_its_pipeline_runs() -> anyhow::Result<()> {
     assert!(String::from_utf8_lossy(&refused.stderr).contains("mark"), "{refused:?}");
     Ok(())
 }
-
-#[test]
-fn every_promise_names_tests_and_they_exist() {
-    let page = std::fs::read_to_string(repository().join("README.md")).expect("the page is part of the repository");
-    let (_, table) =
-        page.split_once("| path | promise | proved by |\n|---|---|---|\n").expect("the page has its table of promises");
-    let rows: Vec<&str> = table.lines().take_while(|line| line.starts_with('|')).collect();
-    assert!(rows.len() > 10, "{rows:?}");
-    for row in rows {
-        let cells: Vec<&str> = row.trim_matches('|').split(" | ").collect();
-        let [_, _, proof] = cells[..] else { panic!("not three cells: {row}") };
-        let mut tests = 0;
-        for cited in proof.split("; ") {
-            let (file, names) = cited.split_once(": ").unwrap_or_else(|| panic!("no file before `: ` in {cited}"));
-            let path = file.split_once("](").and_then(|(_, path)| path.strip_suffix(')')).expect("a link to the file");
-            let source =
-                std::fs::read_to_string(repository().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
-            for name in names.split(", ").map(|name| name.trim_matches([' ', '`'])) {
-                assert!(source.contains(&format!("fn {name}(")), "{path} has no test `{name}`");
-                tests += 1;
-            }
-        }
-        assert!(tests > 0, "no test in {row}");
-    }
-}

@@ -11,7 +11,7 @@ use wasmflow_sdk::prelude::*;
 pub struct Config {
     mode: Mode,
     /// `hold`: how many events are held before all are released. `partly`: how many a delivery takes. `retry`: how many
-    /// calls fail.
+    /// calls fail. `flaky`: one call in so many fails.
     #[serde(default = "two")]
     count: usize,
     /// `hold`: a tick releases what is held, too.
@@ -39,6 +39,7 @@ enum Mode {
     Reject,
     RejectBatch,
     Retry,
+    Flaky,
     Fatal,
     Slow,
 }
@@ -110,8 +111,11 @@ impl Corner {
                 let reason = format!("call {} of {} that fail", self.calls, self.config.count);
                 return Err(Failure::retry_after(reason, self.config.delay.0));
             }
+            Mode::Flaky if self.calls.is_multiple_of(self.config.count) => {
+                return Err(Failure::retry_after("fails now and then", self.config.delay.0));
+            }
             Mode::Slow => std::thread::sleep(self.config.delay.0),
-            Mode::RejectBatch | Mode::Fatal | Mode::Retry => {}
+            Mode::RejectBatch | Mode::Fatal | Mode::Retry | Mode::Flaky => {}
         }
         console::write(&lines(&batch.bodies(), |_| true))?;
         Ok(Outcome::Delivered)
@@ -200,5 +204,8 @@ mod tests {
         let mut corner = open(r#"{ "mode": "retry", "count": 1 }"#);
         assert!(matches!(deliver(&mut corner, bodies), Err(Failure::Retry(_))));
         assert!(deliver(&mut corner, bodies).is_ok());
+        let mut corner = open(r#"{ "mode": "flaky", "count": 3 }"#);
+        let failed: Vec<bool> = (0..6).map(|_| deliver(&mut corner, bodies).is_err()).collect();
+        assert_eq!(failed, [false, false, true, false, false, true]);
     }
 }

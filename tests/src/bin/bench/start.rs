@@ -38,7 +38,10 @@ fn first_event(pipeline: &PipelineFile) -> Duration {
     let cache = pipeline.folder().join("cache");
     let cache = cache.to_str().expect("temporary paths are text");
     let start = Instant::now();
-    let agent = Agent::run_with(pipeline.path(), &Options { env: vec![("XDG_CACHE_HOME", cache)], log: Some("warn") });
+    let agent = Agent::run_with(
+        pipeline.path(),
+        &Options { env: vec![("XDG_CACHE_HOME", cache)], log: Some("warn"), ..Options::default() },
+    );
     let first = agent.stdout().wait_for(0, "", Duration::from_secs(60));
     first.unwrap_or_else(|| panic!("no event; the log:\n{}", agent.stderr().text())).at.duration_since(start)
 }
