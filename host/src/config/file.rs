@@ -86,7 +86,7 @@ table! {
     pub struct ChannelTable {
         /// Where the channel keeps its events.
         r#type: optional ChannelWord = "memory",
-        /// A put waits while the channel holds this many events; default: 100000, of a file channel 1000000.
+        /// A put waits while the channel holds this many events; default: 250000, of a file channel 1000000.
         capacity_events: optional Count<1, 1_000_000_000>,
         /// A put waits while the channel holds this many bytes; default: 64MiB, of a file channel 1GiB.
         capacity_bytes: optional Size<1, MAX_BYTES>,

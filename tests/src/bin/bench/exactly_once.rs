@@ -15,8 +15,8 @@ use crate::report::Report;
 
 /// Enough for a run of many seconds: what is paid once, as finding the transaction's coordinator, is not what is measured.
 const RECORDS: u32 = 6_000_000;
-/// Records in a transaction: half of what the channel holds by default, and so what wasmflow makes them of under load.
-const TRANSACTION: u32 = 50_000;
+/// Records in a transaction: about what wasmflow makes them of under load by itself, with its interval of 100 ms.
+const TRANSACTION: u32 = 100_000;
 
 const FROM: &str = "bench-once-in";
 
