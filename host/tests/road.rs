@@ -64,7 +64,7 @@ fn pipeline(dir: &Path) -> Pipeline {
 }
 
 fn engine(dir: &Path) -> Engine {
-    Engine::new(EngineOptions { cache_dir: Some(dir.join("cache")) }).unwrap()
+    Engine::new(EngineOptions { cache_dir: Some(dir.join("cache")), compiler: None }).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

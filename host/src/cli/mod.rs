@@ -1,6 +1,7 @@
 //! The command line: what can be asked of `wasmflow`, and what each answer exits with.
 
 mod channel;
+mod compile;
 mod inspect;
 mod logs;
 mod run;
@@ -77,6 +78,8 @@ enum Command {
     /// Say where a source of a stopped pipeline goes on
     #[command(subcommand)]
     Source(source::SourceCommand),
+    #[command(name = "compile-plugin", hide = true)]
+    Compile(compile::Compile),
     /// Print the JSON Schema of the pipeline file, for editors
     #[command(after_help = SCHEMA_EXAMPLES)]
     Schema,
@@ -113,6 +116,7 @@ impl Arguments {
             Command::Plugin(PluginCommand::Inspect(inspect)) => inspect.execute(&self.global),
             Command::Channel(command) => command.execute(),
             Command::Source(command) => command.execute(),
+            Command::Compile(compile) => compile.execute(),
             Command::Schema => print(&pretty(&wasmflow::config::pipeline_schema())),
             Command::Completions { shell } => completions(shell),
         }
@@ -122,7 +126,8 @@ impl Arguments {
 impl Global {
     /// The plugin engine, with its cache of compiled plugins.
     fn engine(&self) -> Result<Engine, PluginError> {
-        Engine::new(EngineOptions { cache_dir: self.cache_dir.clone().or_else(user_cache_dir) })
+        let cache_dir = self.cache_dir.clone().or_else(user_cache_dir);
+        Engine::new(EngineOptions { cache_dir, compiler: compile::this_program() })
     }
 }
 

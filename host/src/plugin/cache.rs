@@ -49,17 +49,17 @@ impl Cache {
                 return None;
             }
         };
-        // SAFETY: `read_private` has seen that only this user could write the file and that it is whole, and this cache writes
-        // nothing but what wasmtime serialized; wasmtime checks its version and settings itself.
-        let component = unsafe { Component::deserialize(engine, &code[HASH_BYTES..]) };
-        component.inspect_err(|error| tracing::debug!(%error, "a compiled plugin is of another engine")).ok()
+        // `read_private` has seen that only this user could write the file and that it is whole, and nothing but what wasmtime
+        // serialized is written.
+        adopt(engine, &code[HASH_BYTES..])
+            .inspect_err(|error| tracing::debug!(%error, "a compiled plugin is of another engine"))
+            .ok()
     }
 
     /// Keeps a compiled plugin: written aside, then renamed, so that no other process reads half a file.
-    pub fn keep(&self, digest: &[u8; HASH_BYTES], component: &Component) {
+    pub fn keep(&self, digest: &[u8; HASH_BYTES], code: &[u8]) {
         let path = self.path(digest);
-        let kept = component.serialize().map_err(io::Error::other).and_then(|code| write_private(&path, &code));
-        if let Err(error) = kept {
+        if let Err(error) = write_private(&path, code) {
             tracing::warn!(file = %path.display(), %error, "a compiled plugin is not kept");
         }
     }
@@ -68,6 +68,12 @@ impl Cache {
         let key = Sha256::new().chain_update(digest).chain_update(self.settings).finalize();
         self.dir.join(format!("{key:x}.cwasm"))
     }
+}
+
+/// Takes machine code for what it is. Only for code that this program has compiled: in this process, in a child of it, or once before.
+pub fn adopt(engine: &wasmtime::Engine, code: &[u8]) -> wasmtime::Result<Component> {
+    // SAFETY: see above: no caller hands over what a user brought. wasmtime checks its version and settings itself.
+    unsafe { Component::deserialize(engine, code) }
 }
 
 /// A hash of everything besides the plugin that machine code depends on.
@@ -147,8 +153,8 @@ mod tests {
         wasmtime::Engine::default()
     }
 
-    fn component(engine: &wasmtime::Engine) -> Component {
-        Component::new(engine, b"\0asm\x0d\0\x01\0").unwrap()
+    fn code(engine: &wasmtime::Engine) -> Vec<u8> {
+        engine.precompile_component(b"\0asm\x0d\0\x01\0").unwrap()
     }
 
     #[test]
@@ -157,7 +163,7 @@ mod tests {
         let engine = engine();
         let cache = Cache::open(&engine, dir.path().join("code")).unwrap();
         assert!(cache.find(&engine, &[1; 32]).is_none());
-        cache.keep(&[1; 32], &component(&engine));
+        cache.keep(&[1; 32], &code(&engine));
         assert!(cache.find(&engine, &[1; 32]).is_some());
         assert!(cache.find(&engine, &[2; 32]).is_none());
     }
@@ -167,7 +173,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let engine = engine();
         let cache = Cache::open(&engine, dir.path().join("code")).unwrap();
-        cache.keep(&[1; 32], &component(&engine));
+        cache.keep(&[1; 32], &code(&engine));
         assert_eq!(fs::metadata(&cache.dir).unwrap().mode() & 0o777, 0o700);
         assert_eq!(fs::metadata(cache.path(&[1; 32])).unwrap().mode() & 0o777, 0o600);
     }
@@ -177,7 +183,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let engine = engine();
         let cache = Cache::open(&engine, dir.path().join("code")).unwrap();
-        cache.keep(&[1; 32], &component(&engine));
+        cache.keep(&[1; 32], &code(&engine));
         let path = cache.path(&[1; 32]);
         let mut bytes = fs::read(&path).unwrap();
         let middle = bytes.len() / 2;
@@ -189,11 +195,25 @@ mod tests {
     }
 
     #[test]
+    fn code_of_other_settings_or_another_version_is_made_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = engine();
+        let cache = Cache::open(&engine, dir.path().join("code")).unwrap();
+        let other = wasmtime::Engine::new(wasmtime::Config::new().epoch_interruption(true)).unwrap();
+        // As if the names of both were the same: the code itself says what it is for.
+        cache.keep(&[1; 32], &code(&other));
+        assert!(cache.find(&engine, &[1; 32]).is_none());
+        cache.keep(&[1; 32], &code(&engine));
+        assert!(cache.find(&engine, &[1; 32]).is_some());
+        assert!(Cache::open(&other, dir.path().join("code")).unwrap().find(&other, &[1; 32]).is_none());
+    }
+
+    #[test]
     fn a_file_that_others_may_write_is_not_used() {
         let dir = tempfile::tempdir().unwrap();
         let engine = engine();
         let cache = Cache::open(&engine, dir.path().join("code")).unwrap();
-        cache.keep(&[1; 32], &component(&engine));
+        cache.keep(&[1; 32], &code(&engine));
         fs::set_permissions(cache.path(&[1; 32]), Permissions::from_mode(0o622)).unwrap();
         assert!(cache.find(&engine, &[1; 32]).is_none());
     }

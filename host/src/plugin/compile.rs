@@ -4,18 +4,18 @@ use std::borrow::Cow;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
-use std::time::Duration;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use wasmtime::component::Component;
 
+use super::cache;
+use super::compiler::{Compiler, NotCompiled};
 use super::engine::Engine;
 use super::{Plugin, PluginError, PluginOrigin, standard};
 
 /// Limit: a plugin's file. The largest known, Python with its interpreter, are some 20 MB raw and half of that stripped.
-const MAX_FILE_BYTES: u64 = 16 << 20;
-/// Limit: compiling one plugin. The thread cannot be stopped; what it still costs is its own time.
-const COMPILE_DEADLINE: Duration = Duration::from_secs(60);
+pub const MAX_FILE_BYTES: u64 = 16 << 20;
 
 /// The bytes of a plugin. What was hashed is what is compiled.
 pub struct Source {
@@ -37,6 +37,10 @@ impl Source {
             Ok(Self { bytes, digest })
         });
         read.await.expect("reading a file does not panic")
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     /// SHA-256 in hexadecimal: how logs, metrics and dead letters tell versions of a plugin apart.
@@ -69,26 +73,57 @@ fn read_file(origin: &PluginOrigin, path: &Path) -> Result<Vec<u8>, PluginError>
 pub async fn load(engine: &Engine, origin: &PluginOrigin, source: Source) -> Result<Plugin, PluginError> {
     check_form(origin, &source.bytes)?;
     let (digest, size_bytes) = (source.digest(), source.bytes.len());
-    let compiling = tokio::task::spawn_blocking({
-        let (engine, origin) = (engine.clone(), origin.clone());
-        move || compile(&engine, &origin, &source)
-    });
-    let component = match tokio::time::timeout(COMPILE_DEADLINE, compiling).await {
-        Ok(compiled) => compiled.map_err(|error| PluginError::Engine(error.to_string()))??,
-        Err(_) => return Err(PluginError::CompileTimeout { plugin: origin.clone(), limit: COMPILE_DEADLINE }),
-    };
+    let component = compiled(engine, origin, Arc::new(source)).await?;
     Plugin::new(engine.clone(), origin.clone(), component, digest, size_bytes).await
 }
 
-fn compile(engine: &Engine, origin: &PluginOrigin, source: &Source) -> Result<Component, PluginError> {
-    if let Some(component) = engine.cache().and_then(|cache| cache.find(engine.wasm(), &source.digest)) {
+/// Finds the machine code or makes it. A file is compiled by a child process, since nobody knows whose it is; what is embedded in this
+/// binary is trusted as it is.
+async fn compiled(engine: &Engine, origin: &PluginOrigin, source: Arc<Source>) -> Result<Component, PluginError> {
+    let found = {
+        let (engine, source) = (engine.clone(), source.clone());
+        aside(move || Ok(engine.cache().and_then(|cache| cache.find(engine.wasm(), &source.digest)))).await?
+    };
+    if let Some(component) = found {
         return Ok(component);
     }
-    let component = Component::from_binary(engine.wasm(), &source.bytes).map_err(|error| refused(origin, &error))?;
-    if let Some(cache) = engine.cache() {
-        cache.keep(&source.digest, &component);
+    let code = match (origin, engine.compiler()) {
+        (PluginOrigin::File(_), Some(compiler)) => {
+            let code = compiler.compile(source.clone()).await;
+            Some(code.map_err(|error| not_compiled(origin, compiler, error))?)
+        }
+        _ => None,
+    };
+    let (engine, origin) = (engine.clone(), origin.clone());
+    aside(move || {
+        let refused = |error: wasmtime::Error| refused(&origin, error.root_cause().to_string());
+        let code = match code {
+            Some(code) => code,
+            None => engine.wasm().precompile_component(&source.bytes).map_err(refused)?,
+        };
+        if let Some(cache) = engine.cache() {
+            cache.keep(&source.digest, &code);
+        }
+        cache::adopt(engine.wasm(), &code).map_err(refused)
+    })
+    .await
+}
+
+/// Runs what takes long on a thread where it holds nobody up.
+async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, PluginError> + Send + 'static,
+) -> Result<T, PluginError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| PluginError::Engine(error.to_string()))?
+}
+
+fn not_compiled(origin: &PluginOrigin, compiler: &Compiler, error: NotCompiled) -> PluginError {
+    let plugin = origin.clone();
+    match error {
+        NotCompiled::Refused(detail) => refused(origin, detail),
+        NotCompiled::TimedOut => PluginError::CompileTimeout { plugin, limit: compiler.deadline },
+        NotCompiled::Died(detail) => PluginError::TooCostly { plugin, detail },
+        NotCompiled::Start(error) => PluginError::Engine(format!("cannot start the compiler: {error}")),
     }
-    Ok(component)
 }
 
 /// Tells what is no component apart by its first bytes.
@@ -121,8 +156,7 @@ fn is_text(bytes: &[u8]) -> bool {
 }
 
 /// The compiler refuses a valid file only for what it uses; anything else is damage.
-fn refused(origin: &PluginOrigin, error: &wasmtime::Error) -> PluginError {
-    let detail = error.root_cause().to_string();
+fn refused(origin: &PluginOrigin, detail: String) -> PluginError {
     let plugin = origin.clone();
     let uses = ["not enabled", "must be enabled", "support is not", "requires the", "feature"];
     match uses.iter().any(|word| detail.contains(word)) {

@@ -11,6 +11,7 @@ use wasmtime::component::Linker;
 
 use super::cache::Cache;
 use super::compile::{self, Source};
+use super::compiler::Compiler;
 use super::limits::TICK;
 use super::standard::{self, Standard};
 use super::{Plugin, PluginError, PluginKind, PluginOrigin};
@@ -23,6 +24,8 @@ const BACKTRACE_FRAMES: usize = 40;
 pub struct EngineOptions {
     /// Where compiled machine code is kept between starts. Nothing: it is compiled at each.
     pub cache_dir: Option<PathBuf>,
+    /// The program that compiles files, as a child process. Nothing: they are compiled in this process, without a bound.
+    pub compiler: Option<Compiler>,
 }
 
 /// Compiles plugins and makes their instances. A clone is the same engine.
@@ -33,6 +36,7 @@ struct Shared {
     wasm: wasmtime::Engine,
     linkers: [Linker<State>; 3],
     cache: Option<Cache>,
+    compiler: Option<Compiler>,
     /// Plugins in use, by digest and kind of origin, so that two stages share one compilation.
     loaded: Mutex<HashMap<String, Weak<Plugin>>>,
     _ticker: Ticker,
@@ -52,12 +56,13 @@ impl Engine {
         let linkers = [source?, interceptor?, sink?];
         let cache = options.cache_dir.and_then(|dir| Cache::open(&wasm, dir));
         let _ticker = Ticker::start(wasm.clone()).map_err(|error| PluginError::Engine(error.to_string()))?;
-        Ok(Self(Arc::new(Shared { wasm, linkers, cache, loaded: Mutex::default(), _ticker })))
+        let compiler = options.compiler;
+        Ok(Self(Arc::new(Shared { wasm, linkers, cache, compiler, loaded: Mutex::default(), _ticker })))
     }
 
     /// Reads a plugin, compiles it or finds it compiled, and asks it to describe itself.
     ///
-    /// Cancel: a compilation that has begun goes on to its end on its own thread, and is kept in the cache.
+    /// Cancel: the compilation of a file is ended; that of a standard plugin goes on to its end on its own thread.
     ///
     /// # Errors
     /// When the bytes are not a plugin of this version.
@@ -87,6 +92,10 @@ impl Engine {
         self.0.cache.as_ref()
     }
 
+    pub(super) fn compiler(&self) -> Option<&Compiler> {
+        self.0.compiler.as_ref()
+    }
+
     pub(super) fn linker(&self, kind: PluginKind) -> &Linker<State> {
         &self.0.linkers[kind as usize]
     }
@@ -103,7 +112,7 @@ impl std::fmt::Debug for Engine {
 }
 
 /// What guests are compiled with, and which parts of WebAssembly they may use.
-fn settings() -> Config {
+pub(super) fn settings() -> Config {
     let mut config = Config::new();
     // The async component ABI costs 1 µs a call and has had the worst advisories; waiting is done by suspending the fiber.
     config.concurrency_support(false);

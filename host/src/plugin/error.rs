@@ -127,6 +127,9 @@ pub enum PluginError {
     Unsupported { plugin: PluginOrigin, detail: String },
     #[error("compiling `{plugin}` took longer than {} s", limit.as_secs())]
     CompileTimeout { plugin: PluginOrigin, limit: Duration },
+    /// The compiler's process ended before it had an answer.
+    #[error("`{plugin}` cannot be compiled: {detail}")]
+    TooCostly { plugin: PluginOrigin, detail: String },
     #[error("`{plugin}` is not a wasmflow plugin of this version: {missing}")]
     WrongWorld { plugin: PluginOrigin, missing: String },
     #[error("`{plugin}` is a plugin for {found}, and a {expected} is asked for")]
@@ -157,7 +160,7 @@ impl PluginError {
             Self::Unsupported { .. } => {
                 "compile it without threads, exceptions, garbage collection and relaxed SIMD".into()
             }
-            Self::CompileTimeout { .. } => {
+            Self::CompileTimeout { .. } | Self::TooCostly { .. } => {
                 "cut the plugin's large functions, or leave out what it does not need".into()
             }
             Self::WrongWorld { .. } => {

@@ -5,6 +5,7 @@
 pub mod bindings;
 mod cache;
 mod compile;
+pub mod compiler;
 pub mod contract;
 mod engine;
 pub mod error;
@@ -27,6 +28,7 @@ pub use crate::capability::log::LogAllowance;
 use crate::config::{Grants, Limits};
 use crate::kafka::StageKafka;
 
+pub use compiler::Compiler;
 pub use contract::{Delivered, Delivery, Description, Intercepted, Need, Outcome, Polled, Problem, Progress, Rejected};
 pub use engine::{Engine, EngineOptions};
 pub use error::{Broken, CallError, CheckError, Failure, PluginError, TrapKind};

@@ -143,7 +143,7 @@ async fn a_file_that_is_too_large_is_not_compiled() {
 #[tokio::test]
 async fn a_second_start_finds_the_plugin_compiled() {
     let dir = tempfile::tempdir().unwrap();
-    let options = EngineOptions { cache_dir: Some(dir.path().join("code")) };
+    let options = EngineOptions { cache_dir: Some(dir.path().join("code")), compiler: None };
     let origin = standard("seq", PluginKind::Source);
     let timed = async |engine: Engine| {
         let started = Instant::now();

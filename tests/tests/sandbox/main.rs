@@ -1,5 +1,7 @@
 //! Hostile and odd plugins against the engine: a guest cannot harm the host, and each way to try has its own answer.
 
+mod bytes;
+mod compile;
 mod contract;
 mod grants;
 mod limits;

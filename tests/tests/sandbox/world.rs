@@ -8,15 +8,25 @@ use wasmflow::config::{Grants, Limits};
 use wasmflow::event::{Batch, Packed};
 use wasmflow::plugin::*;
 use wasmflow_tests::component::component;
+use wasmflow_tests::folder::Folder;
 
 /// Short, so that a test of a limit ends soon; long enough for a loaded machine.
 pub const CPU: Duration = Duration::from_millis(300);
 pub const CALL: Duration = Duration::from_secs(3);
 
 pub async fn load(package: &str) -> Result<Arc<Plugin>, PluginError> {
+    engine().load(&PluginOrigin::File(component(package))).await
+}
+
+/// Loads a component that the test has made.
+pub async fn load_bytes(component: &[u8]) -> Result<Arc<Plugin>, PluginError> {
+    let folder = Folder::new("bytes");
+    engine().load(&PluginOrigin::File(folder.write("plugin.wasm", component))).await
+}
+
+fn engine() -> &'static Engine {
     static ENGINE: OnceLock<Engine> = OnceLock::new();
-    let engine = ENGINE.get_or_init(|| Engine::new(EngineOptions::default()).expect("the engine starts"));
-    engine.load(&PluginOrigin::File(component(package))).await
+    ENGINE.get_or_init(|| Engine::new(EngineOptions::default()).expect("the engine starts"))
 }
 
 pub fn stage(plugin_kind: PluginKind) -> StageContext {
