@@ -1,16 +1,18 @@
 //! The interceptor chain of a source or a sink: each batch through each plugin in turn.
 
-use std::collections::VecDeque;
+mod link;
+mod switch;
+
 use std::sync::Arc;
 
 use tokio::time::Instant;
-use tracing::info;
 
 use crate::dead_letter::RejectedBy;
 use crate::event::Batch;
-use crate::plugin::{CallError, Intercepted, InterceptorInstance, Rejected, Worn};
-use crate::position::Position;
-use crate::stage::{Decision, Piece, Stage, StageStop, TrapGuard, wait};
+use crate::stage::{Stage, StageStop};
+use crate::swap::Bell;
+
+use link::Link;
 
 /// Interceptors in their order, each with an instance of its own for this use.
 ///
@@ -95,6 +97,43 @@ impl Chain {
         self.links.iter().filter_map(|link| link.next_tick).min()
     }
 
+    /// The links look for swaps when this bell rings.
+    pub fn attach(&mut self, bell: &Arc<Bell>) {
+        for link in &mut self.links {
+            link.seat.attach(&link.stage, bell);
+        }
+    }
+
+    pub fn has_orders(&self) -> bool {
+        self.links.iter().any(|link| link.seat.has_order())
+    }
+
+    /// Whether one of the interceptors is to have no batch for now.
+    pub fn is_paused(&self) -> bool {
+        self.links.iter().any(|link| link.seat.is_paused())
+    }
+
+    /// Does what swaps have ordered, between two batches. What a generation lets go of goes through the interceptors behind it.
+    /// `tag` is that of the newest batch.
+    ///
+    /// # Errors
+    /// When one of the stages has to stop.
+    pub async fn take_up_orders(&mut self, tag: u64) -> Result<Processed, StageStop> {
+        let mut all = Processed::new(Batch::empty(), tag);
+        let mut batches = Vec::new();
+        for index in 0..self.links.len() {
+            let Some(order) = self.links[index].seat.order() else { continue };
+            let since = self.links[index].oldest_kept().unwrap_or(tag);
+            let drained = self.links[index].take_up(order, tag).await;
+            let processed = self.process_from(index + 1, Processed { since, ..drained }).await?;
+            all.since = all.since.min(processed.since);
+            all.rejected.extend(processed.rejected);
+            batches.push(processed.batch);
+        }
+        all.batch = joined(batches);
+        Ok(all)
+    }
+
     /// Throws every instance away with what it keeps back: the events come again.
     pub fn reset(&mut self) {
         for link in &mut self.links {
@@ -105,6 +144,7 @@ impl Chain {
 
     pub async fn close(&mut self) {
         for link in &mut self.links {
+            link.seat.leave();
             link.close().await;
         }
     }
@@ -124,200 +164,6 @@ impl Chain {
             processed.since = since;
         }
         Ok(processed)
-    }
-}
-
-/// One interceptor in a chain.
-struct Link {
-    stage: Arc<Stage>,
-    instance: Option<InterceptorInstance>,
-    /// Batches given to this instance so far.
-    number: u64,
-    /// The batches of which the instance keeps something back, and all since: given again to a fresh instance.
-    kept: VecDeque<Kept>,
-    next_tick: Option<Instant>,
-    guard: TrapGuard,
-}
-
-#[derive(Debug)]
-struct Kept {
-    number: u64,
-    tag: u64,
-    batch: Batch,
-}
-
-/// What a link makes of its input, piece by piece.
-#[derive(Debug, Default)]
-struct Output {
-    batches: Vec<Batch>,
-    rejected: Vec<Rejected>,
-}
-
-impl Link {
-    fn new(stage: Arc<Stage>) -> Self {
-        Self { stage, instance: None, number: 0, kept: VecDeque::new(), next_tick: None, guard: TrapGuard::default() }
-    }
-
-    fn oldest_kept(&self) -> Option<u64> {
-        self.kept.iter().map(|kept| kept.tag).min()
-    }
-
-    fn tick_is_due(&self) -> bool {
-        self.next_tick.is_some_and(|tick| tick <= Instant::now())
-    }
-
-    async fn intercept(&mut self, batch: Batch, tag: u64) -> Result<Processed, StageStop> {
-        self.stage.counters.received.add(batch.count());
-        let piece = Piece::new(batch, tag, &self.stage);
-        let mut output = Output::default();
-        self.work_off(vec![piece], &mut output).await?;
-        let worn = self.instance.as_ref().and_then(InterceptorInstance::worn);
-        if let Some(reason) = worn.filter(|worn| *worn != Worn::Old || self.kept.is_empty()) {
-            self.recycle(reason, tag, &mut output).await?;
-        }
-        Ok(self.processed(output, tag))
-    }
-
-    async fn flush(&mut self, tag: u64, drain: bool) -> Result<Processed, StageStop> {
-        let mut output = Output::default();
-        self.flush_into(tag, drain, &mut output).await?;
-        if drain && !self.kept.is_empty() {
-            let cause = "it keeps events back after `flush` with `drain`, when everything is due";
-            return Err(self.stage.stop_with_remedy(cause, "mend the plugin: see `flush` in wit/plugin.wit"));
-        }
-        Ok(self.processed(output, tag))
-    }
-
-    /// Gives the pieces one after another, the last of the vector first; a piece that fails comes back as `Decision` says.
-    async fn work_off(&mut self, mut pieces: Vec<Piece>, output: &mut Output) -> Result<(), StageStop> {
-        while let Some(piece) = pieces.pop() {
-            let error = match self.call(&piece).await? {
-                Ok(intercepted) => {
-                    self.guard.went_well();
-                    output.take(&self.stage, intercepted);
-                    continue;
-                }
-                Err(error) => error,
-            };
-            let lost = if error.is_trap() { self.lose_instance() } else { Vec::new() };
-            match piece.failed(&self.stage, error, &mut self.guard)? {
-                Decision::Again(piece, after) => {
-                    wait(after).await;
-                    pieces.push(piece);
-                }
-                Decision::Halves(halves, after) => {
-                    wait(after).await;
-                    let [first, second] = *halves;
-                    pieces.extend([second, first]);
-                }
-                Decision::Refused(rejected) => output.rejected.extend(rejected),
-            }
-            // What the dead instance had kept back is older than the piece that killed it.
-            pieces.extend(lost);
-        }
-        Ok(())
-    }
-
-    async fn call(&mut self, piece: &Piece) -> Result<Result<Intercepted, CallError>, StageStop> {
-        self.ensure_open().await?;
-        self.number += 1;
-        let number = self.number;
-        let instance = self.instance.as_mut().expect("it has just been opened");
-        let result = instance.intercept(&piece.batch, number).await;
-        if let Ok(intercepted) = &result {
-            if intercepted.oldest_kept.is_some() {
-                self.kept.push_back(Kept { number, tag: piece.tag, batch: piece.batch.clone() });
-            }
-            self.keep_from(intercepted.oldest_kept);
-        }
-        Ok(result)
-    }
-
-    async fn flush_into(&mut self, tag: u64, drain: bool, output: &mut Output) -> Result<(), StageStop> {
-        self.ensure_open().await?;
-        let instance = self.instance.as_mut().expect("it has just been opened");
-        let result = instance.flush(drain).await;
-        self.set_tick();
-        match result {
-            Ok(flushed) => {
-                self.keep_from(flushed.oldest_kept);
-                output.take(&self.stage, flushed);
-                Ok(())
-            }
-            Err(error) => {
-                let lost = if error.is_trap() { self.lose_instance() } else { Vec::new() };
-                wait(self.guard.failed_without_events(&self.stage, error)?).await;
-                self.work_off(lost, output).await?;
-                match drain {
-                    true => Box::pin(self.flush_into(tag, drain, output)).await,
-                    false => Ok(()),
-                }
-            }
-        }
-    }
-
-    /// The batches that the dead instance kept something of, the newest first, to be given again.
-    fn lose_instance(&mut self) -> Vec<Piece> {
-        self.instance = None;
-        let kept = std::mem::take(&mut self.kept);
-        kept.into_iter().rev().map(|kept| Piece::new(kept.batch, kept.tag, &self.stage)).collect()
-    }
-
-    fn keep_from(&mut self, oldest: Option<u64>) {
-        match oldest {
-            None => self.kept.clear(),
-            Some(oldest) => self.kept.retain(|kept| kept.number >= oldest),
-        }
-    }
-
-    async fn ensure_open(&mut self) -> Result<(), StageStop> {
-        if self.instance.is_none() {
-            self.instance = Some(self.stage.opened(&Position::default()).await?);
-            self.number = 0;
-            self.set_tick();
-        }
-        Ok(())
-    }
-
-    fn set_tick(&mut self) {
-        self.next_tick = self.stage.plugin.description().tick.map(|tick| Instant::now() + tick);
-    }
-
-    /// Replaces an instance that has grown too large or too old, once it has let go of what it keeps back.
-    async fn recycle(&mut self, reason: Worn, tag: u64, output: &mut Output) -> Result<(), StageStop> {
-        if !self.kept.is_empty() {
-            self.flush_into(tag, true, output).await?;
-        }
-        info!(stage = %self.stage.name, %reason, "instance replaced");
-        self.stage.counters.restarts.add(1);
-        self.close().await;
-        Ok(())
-    }
-
-    async fn close(&mut self) {
-        if let Some(mut instance) = self.instance.take() {
-            self.stage.closed(instance.close().await);
-        }
-    }
-
-    fn processed(&self, output: Output, tag: u64) -> Processed {
-        let batch = joined(output.batches);
-        self.stage.counters.accepted.add(batch.count());
-        let rejected = output.rejected.into_iter().map(|rejected| (self.stage.clone(), rejected)).collect();
-        Processed { batch, rejected, since: tag }
-    }
-}
-
-impl Output {
-    fn take(&mut self, stage: &Stage, intercepted: Intercepted) {
-        // What is kept back is gone from the batch, but not filtered: it comes with a later one.
-        if intercepted.oldest_kept.is_none() {
-            stage.counters.filtered.add(intercepted.filtered as usize);
-        }
-        self.rejected.extend(intercepted.rejected);
-        if !intercepted.batch.is_empty() {
-            self.batches.push(intercepted.batch);
-        }
     }
 }
 

@@ -4,6 +4,7 @@ mod disk;
 mod handover;
 mod put;
 mod settle;
+mod swap;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use crate::position_store::PositionStore;
 use crate::resume::Resume;
 use crate::selector::Selector;
 use crate::stage::{Backoff, Stage, StageStop};
+use crate::swap::{Bell, Seat};
 use crate::transaction::Participant;
 pub use handover::{Handover, Inheritance};
 use settle::Unsettled;
@@ -87,6 +89,10 @@ pub struct SourceRunner {
     unsettled: VecDeque<Unsettled>,
     /// Woken when a receipt of ours is settled.
     settled: Arc<Notify>,
+    /// Rung when a swap has something for us.
+    bell: Arc<Bell>,
+    seat: Seat,
+    is_paused: bool,
     tag: u64,
     gap: Gap,
     backoff: Backoff,
@@ -104,7 +110,7 @@ impl SourceRunner {
     pub fn new(mut parts: SourceParts, stop: StopSignal) -> Self {
         let channels = parts.selector.channels();
         let Inheritance { unsettled, settled, tag, generation } = std::mem::take(&mut parts.inheritance);
-        Self {
+        let mut runner = Self {
             writers: channels.iter().map(Channel::writer).collect(),
             durable: channels.into_iter().filter(Channel::is_durable).collect(),
             withheld: VecDeque::new(),
@@ -115,7 +121,10 @@ impl SourceRunner {
             generation,
             position: parts.resume.position.clone(),
             unsettled,
+            bell: Bell::new(settled.clone()),
             settled,
+            seat: Seat::default(),
+            is_paused: false,
             tag,
             gap: Gap::default(),
             backoff: Backoff::new(&parts.stage.retry),
@@ -125,7 +134,10 @@ impl SourceRunner {
             kept_after: None,
             stop,
             parts,
-        }
+        };
+        runner.seat.attach(&runner.parts.stage, &runner.bell);
+        runner.parts.chain.attach(&runner.bell);
+        runner
     }
 
     /// Runs until the source has finished or a stop is asked for, and everything that it brought is settled; or until it is asked
@@ -194,6 +206,7 @@ impl SourceRunner {
             Err(Halt::Stop(stop)) => return Err(stop),
             other => other,
         };
+        self.seat.leave();
         if flowed.is_ok() {
             match self.drain().await {
                 Err(Halt::Stop(stop)) => return Err(stop),
@@ -227,6 +240,13 @@ impl SourceRunner {
         while !self.stop.is_stopping() {
             tokio::task::consume_budget().await;
             self.settle().await?;
+            if self.bell.is_rung() {
+                self.answer_the_bell().await?;
+            }
+            if self.is_paused {
+                self.wait_for_the_bell().await;
+                continue;
+            }
             self.flush_due(false).await?;
             if let Some(polled) = self.early.pop_front() {
                 self.take_over(polled).await?;
@@ -279,9 +299,11 @@ impl SourceRunner {
         if !self.ensure_open().await? {
             return Ok(Some(Progress::Idle));
         }
+        self.seat.begins();
         let result = self.interruptible_poll(max_events, wait).await;
         let error = match result {
             Ok(progress) => {
+                self.seat.waited(brought(&progress));
                 self.backoff.reset();
                 return Ok(Some(progress));
             }
@@ -314,7 +336,7 @@ impl SourceRunner {
         }
     }
 
-    /// A fresh instance where there is none. False: a stop was asked for before it opened.
+    /// A fresh instance where there is none. False: a stop or a swap was asked for before it opened.
     async fn ensure_open(&mut self) -> Result<bool, Halt> {
         if let Some(reason) = self.instance.as_ref().and_then(SourceInstance::worn) {
             info!(source = %self.parts.stage.name, %reason, "instance replaced");
@@ -326,18 +348,15 @@ impl SourceRunner {
         if self.instance.is_some() {
             return Ok(true);
         }
-        self.generation += 1;
-        (self.brought, self.acked) = (0, 0);
-        let stage = self.parts.stage.clone();
-        tokio::select! {
-            instance = stage.opened(&self.position) => self.instance = Some(instance?),
-            () = self.stop.stopping() => return Ok(false),
-        }
-        Ok(true)
+        self.begin_instance();
+        self.open().await
     }
 
     /// What follows on a failed call: how long to wait, or the end of the stage.
     fn failed(&mut self, error: CallError, call: &str) -> Result<Duration, Halt> {
+        if self.goes_back(&error) {
+            return Ok(Duration::ZERO);
+        }
         let stage = &self.parts.stage;
         stage.counters.errors.add(1);
         let (reason, after) = match error {
@@ -367,16 +386,17 @@ impl SourceRunner {
         }
     }
 
-    /// Waits out a back-off, unless a stop is asked for; acks meanwhile what is settled.
+    /// Waits out a back-off, unless a stop or a swap is asked for; acks meanwhile what is settled.
     async fn back_off(&mut self, duration: Duration) -> Result<(), Halt> {
         let until = Instant::now() + duration;
-        loop {
+        while !self.bell.is_rung() {
             tokio::select! {
                 () = tokio::time::sleep_until(until) => return Ok(()),
                 () = self.settled.notified() => self.settle().await?,
                 () = self.stop.stopping() => return Ok(()),
             }
         }
+        Ok(())
     }
 
     fn channel_failed(&self, error: &ChannelError) -> Halt {
@@ -385,6 +405,14 @@ impl SourceRunner {
         }
         warn!(source = %self.parts.stage.name, %error, "nothing more is put");
         Halt::ChannelFailed
+    }
+}
+
+/// How many events a poll brought.
+fn brought(progress: &Progress) -> usize {
+    match progress {
+        Progress::Events(polled) => polled.batch.count(),
+        Progress::Idle | Progress::Finished => 0,
     }
 }
 

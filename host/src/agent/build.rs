@@ -279,6 +279,7 @@ impl Workshop {
             retry: spec.retry,
             counters: Arc::new(StageCounters::default()),
             pace: Pace::default(),
+            point: Arc::default(),
         })
     }
 

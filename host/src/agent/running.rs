@@ -116,6 +116,8 @@ impl Running {
                 Some(ended) = self.tasks.next_ended() => self.ended(ended),
                 () = signal.stopping(), if deadline.is_none() => {
                     deadline = Some(Instant::now() + self.pipeline.drain_timeout);
+                    // What is paused is to drain too.
+                    self.control.pipeline(self.pipeline.name.as_str()).iter().for_each(|pipeline| pipeline.resume());
                     self.tasks.advance(Phase::Stopping);
                 }
                 () = at(deadline) => {

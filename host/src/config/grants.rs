@@ -61,16 +61,8 @@ pub fn check(stage: &StageTable<'_>, file: &PipelineFile) -> Vec<Diagnostic> {
 /// What the plugin needs and the stage lacks, in one diagnostic with the very line to write.
 pub fn lacking(stage: &StageTable<'_>, needs: &[Need], around: Surroundings<'_>, text: &str) -> Option<Diagnostic> {
     let granted = trusted(stage.allow, around);
-    let missing: Vec<&Need> = needs.iter().filter(|need| !is_granted(need, &granted)).collect();
-    if missing.is_empty() {
-        return None;
-    }
-    let mut wanted = granted.clone();
-    for need in &missing {
-        add(need, &mut wanted);
-    }
-    let names: Vec<String> = missing.iter().map(|need| format!("`{}`", shown(need))).collect();
-    let message = format!("{} needs {}, which it is not allowed", stage.title(), names.join(" and "));
+    let (names, wanted) = beyond(needs, &granted)?;
+    let message = format!("{} needs {names}, which it is not allowed", stage.title());
     let span = stage.allow.map_or_else(|| stage.plugin_span(), |allow| allow.span.clone());
     let is_inline = stage.allow.is_none_or(|allow| text.get(allow.span.start..).is_some_and(|t| t.starts_with('{')));
     let table = format!("{}s.{}", stage.kind, stage.name.value);
@@ -80,6 +72,18 @@ pub fn lacking(stage: &StageTable<'_>, needs: &[Need], around: Surroundings<'_>,
         Some(_) => format!("write in [{table}.allow]: {}", toml_entries(&wanted).join("; ")),
     };
     Some(Diagnostic::error("grant-lacking", span, message).hint(hint))
+}
+
+/// The needs that are not granted, named; and the grants with them. Nothing when all are.
+pub fn beyond(needs: &[Need], granted: &Grants) -> Option<(String, Grants)> {
+    let missing: Vec<&Need> = needs.iter().filter(|need| !is_granted(need, granted)).collect();
+    if missing.is_empty() {
+        return None;
+    }
+    let mut wanted = granted.clone();
+    missing.iter().for_each(|need| add(need, &mut wanted));
+    let names: Vec<String> = missing.iter().map(|need| format!("`{}`", shown(need))).collect();
+    Some((names.join(" and "), wanted))
 }
 
 /// `allow = { … }` with everything in `grants`, to be pasted.

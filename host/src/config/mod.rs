@@ -18,6 +18,7 @@ mod quantity;
 mod read;
 mod report;
 mod road;
+mod running;
 mod schema;
 mod schema_check;
 mod secret;
@@ -38,5 +39,6 @@ pub use pipeline::{
 pub use plugins::LoadedPlugins;
 pub use read::Environment;
 pub use report::{Colour, FileReport};
+pub use running::{lacking_grants, misfits, stage_config};
 pub use schema::pipeline_schema;
 pub use secret::mask;

@@ -51,6 +51,10 @@ impl Default for ConfigTable {
 }
 
 impl ConfigTable {
+    pub fn without_places(resolved: Json, redacted: Json) -> Self {
+        Self { resolved, redacted, ..Self::default() }
+    }
+
     pub fn resolved(&self) -> &Json {
         &self.resolved
     }

@@ -57,6 +57,13 @@ pub fn stage_tables(file: &PipelineFile) -> Vec<StageTable<'_>> {
     sources.chain(interceptors).chain(sinks).collect()
 }
 
+impl<'f> StageTable<'f> {
+    /// Of a stage that runs: its table is behind us.
+    pub fn running(kind: PluginKind, name: &'f At<String>) -> Self {
+        Self { kind, name, plugin: None, config: None, allow: None, limits: None, retry: None }
+    }
+}
+
 impl StageTable<'_> {
     /// How messages call the stage.
     pub fn title(&self) -> String {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-pub use stage::{PluginFacts, StageControl};
+pub use stage::{PluginFacts, StageControl, SwapCounters};
 
 use crate::config::pipeline::{DeliveryPromise, Pipeline};
 use crate::plugin::Engine;
@@ -55,6 +55,7 @@ impl Control {
         let control = Arc::new(PipelineControl {
             name: pipeline.name.shared(),
             delivery: pipeline.delivery,
+            has_dead_letters: pipeline.dead_letters.is_some(),
             stages: RwLock::default(),
         });
         self.0.pipelines.write().insert(control.name.clone(), control.clone());
@@ -145,6 +146,7 @@ fn listed(names: &[String]) -> String {
 pub struct PipelineControl {
     pub name: Arc<str>,
     pub delivery: DeliveryPromise,
+    pub has_dead_letters: bool,
     stages: RwLock<BTreeMap<Arc<str>, Arc<StageControl>>>,
 }
 
@@ -163,8 +165,15 @@ impl PipelineControl {
     pub fn enter(&self, stage: Stage) -> Arc<Stage> {
         let mut stages = self.stages.write();
         let name = stage.name.clone();
-        let control = stages.entry(name).or_insert_with(|| Arc::new(StageControl::of(&stage, self.delivery)));
+        let control = stages.entry(name);
+        let control =
+            control.or_insert_with(|| Arc::new(StageControl::of(&stage, self.delivery, self.has_dead_letters)));
         control.enter(stage)
+    }
+
+    /// Ends every pause: what is on its way is to be delivered.
+    pub fn resume(&self) {
+        self.stages().iter().for_each(|stage| stage.resume());
     }
 
     /// Takes out a stage that is in the pipeline no more.

@@ -36,7 +36,7 @@ impl SinkRunner {
     }
 
     pub(super) fn is_due(&self) -> bool {
-        !self.work.is_empty() && self.not_before.is_none_or(|due| due <= Instant::now())
+        !self.is_paused && !self.work.is_empty() && self.not_before.is_none_or(|due| due <= Instant::now())
     }
 
     pub(super) async fn deliver_next(&mut self) -> Result<(), StageStop> {
@@ -48,9 +48,20 @@ impl SinkRunner {
         }
         let delivery = self.delivery(&piece);
         let instance = self.instance.as_mut().expect("it has just been opened");
+        let began = self.seat.begins();
         match instance.deliver(&piece.batch, &delivery).await {
-            Ok(delivered) => self.delivered(piece, delivered).await,
+            Ok(delivered) => {
+                self.seat.called(began, piece.batch.count());
+                self.delivered(piece, delivered).await?;
+                self.leave_if_slow().await;
+                Ok(())
+            }
             Err(error) => {
+                if let Some(before) = self.seat.failed(&error) {
+                    self.parts.stage.counters.errors.add(1);
+                    self.go_back(before, &error, piece).await;
+                    return Ok(());
+                }
                 self.parts.stage.counters.errors.add(1);
                 let trapped = error.is_trap();
                 if trapped {
@@ -69,9 +80,14 @@ impl SinkRunner {
     pub(super) async fn delivered(&mut self, piece: Piece, delivered: Delivered) -> Result<(), StageStop> {
         self.guard.went_well();
         self.send_staged();
+        let mut again = None;
         let refused = delivered.rejected.len();
         let tag = piece.tag;
-        self.bury(tag, self.by_this_stage(delivered.rejected)).await?;
+        let is_whole = !matches!(delivered.outcome, Outcome::Partly { .. });
+        match self.seat.rejected(refused).filter(|_| is_whole) {
+            Some(before) => again = Some((before, delivered.rejected)),
+            None => self.bury(tag, self.by_this_stage(delivered.rejected)).await?,
+        }
         let accepted = piece.batch.count() - refused;
         match delivered.outcome {
             Outcome::Delivered => {
@@ -93,6 +109,9 @@ impl SinkRunner {
                 let decision = piece.again(&self.parts.stage, reason, after)?;
                 self.follow(decision).await?;
             }
+        }
+        if let Some((before, refused)) = again {
+            self.give_again(before, refused, tag).await;
         }
         Ok(())
     }

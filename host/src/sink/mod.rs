@@ -2,6 +2,7 @@
 
 mod deliver;
 mod pending;
+mod swap;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,11 +13,12 @@ use tracing::{debug, info};
 
 use crate::channel::{ChannelError, Reader, TakeLimits, Taken};
 use crate::dead_letter::DeadLetters;
-use crate::interceptor::{Chain, Processed};
+use crate::interceptor::Chain;
 use crate::kafka::StageKafka;
 use crate::plugin::{SinkInstance, Worn};
 use crate::position::Position;
 use crate::stage::{Backoff, Piece, Stage, StageStop, TrapGuard};
+use crate::swap::{Bell, Seat};
 use crate::transaction::Participant;
 
 use pending::{Pending, PendingDeliveries};
@@ -58,6 +60,10 @@ pub struct SinkRunner {
     not_before: Option<Instant>,
     /// Woken when a dead letter of ours is settled.
     letters_settled: Arc<Notify>,
+    /// Rung when a swap has something for us.
+    bell: Arc<Bell>,
+    seat: Seat,
+    is_paused: bool,
     guard: TrapGuard,
     backoff: Backoff,
     next_tick: Option<Instant>,
@@ -71,13 +77,17 @@ pub struct SinkRunner {
 
 impl SinkRunner {
     pub fn new(parts: SinkParts) -> Self {
-        Self {
+        let letters_settled = Arc::new(Notify::new());
+        let mut runner = Self {
             instance: None,
             tag: 0,
             pending: PendingDeliveries::default(),
             work: VecDeque::new(),
             not_before: None,
-            letters_settled: Arc::new(Notify::new()),
+            bell: Bell::new(letters_settled.clone()),
+            letters_settled,
+            seat: Seat::default(),
+            is_paused: false,
             guard: TrapGuard::default(),
             backoff: Backoff::new(&parts.stage.retry),
             next_tick: None,
@@ -85,7 +95,10 @@ impl SinkRunner {
             cut: 0,
             ended: false,
             parts,
-        }
+        };
+        runner.seat.attach(&runner.parts.stage, &runner.bell);
+        runner.parts.chain.attach(&runner.bell);
+        runner
     }
 
     /// Runs until the channel has ended and all of it is settled.
@@ -135,11 +148,18 @@ impl SinkRunner {
             return Ok(());
         }
         loop {
-            self.flow().await?;
-            if self.drain().await? {
-                break;
+            let drained = match self.flow().await {
+                Ok(()) => self.drain().await,
+                Err(stop) => Err(stop),
+            };
+            match drained {
+                Ok(true) => break,
+                Ok(false) => {}
+                Err(stop) if self.survives(&stop).await => {}
+                Err(stop) => return Err(stop),
             }
         }
+        self.seat.leave();
         self.parts.chain.close().await;
         if let Some(mut instance) = self.instance.take() {
             self.parts.stage.closed(instance.close().await);
@@ -168,6 +188,9 @@ impl SinkRunner {
         loop {
             tokio::task::consume_budget().await;
             self.settle();
+            if self.bell.is_rung() {
+                self.answer_the_bell().await?;
+            }
             if self.is_due() && self.has_room() {
                 self.deliver_next().await?;
                 continue;
@@ -184,10 +207,10 @@ impl SinkRunner {
                 (tag, answer) = self.pending.landed() => self.landed(tag, answer).await?,
                 () = self.letters_settled.notified() => {}
                 () = until(tick), if idle => self.tick().await?,
-                () = until(self.not_before), if !idle && !due => {}
+                () = until(self.not_before), if !idle && !due && !self.is_paused => {}
                 () = room, if due => {}
                 taken = self.parts.reader.take(&self.parts.limits),
-                    if idle && !self.ended && self.pending.in_flight() < IN_FLIGHT_MAX => self.take_over(taken).await?,
+                    if idle && !self.ended && !self.is_paused && self.pending.in_flight() < IN_FLIGHT_MAX => self.take_over(taken).await?,
                 // Behind the take: only what nobody else can take away is let go of under pressure.
                 () = pressure.rises(), if keeps_back => self.release().await?,
             }
@@ -199,6 +222,9 @@ impl SinkRunner {
         self.release().await?;
         while self.ended && !self.pending.is_empty() {
             self.settle();
+            if self.bell.is_rung() {
+                self.answer_the_bell().await?;
+            }
             if self.is_due() && self.has_room() {
                 self.deliver_next().await?;
                 continue;
@@ -214,7 +240,7 @@ impl SinkRunner {
             tokio::select! {
                 (tag, answer) = self.pending.landed() => self.landed(tag, answer).await?,
                 () = self.letters_settled.notified() => {}
-                () = until(self.not_before), if !self.work.is_empty() && !due => {}
+                () = until(self.not_before), if !self.work.is_empty() && !due && !self.is_paused => {}
                 () = room, if due => {}
             }
         }
@@ -314,57 +340,53 @@ impl SinkRunner {
 
     async fn flush_chain(&mut self, drain: bool) -> Result<(), StageStop> {
         let processed = self.parts.chain.flush(self.tag, drain).await?;
-        if processed.batch.is_empty() && processed.rejected.is_empty() {
-            return Ok(());
-        }
-        let at = self.pending.newest().map_or_else(|| self.parts.reader.taken_up_to(), |newest| newest.next);
-        let since = processed.since;
-        let mut pending = Pending::new(self.tag, at, at);
-        pending.exact = false;
-        self.begin(Processed { since, ..processed }, pending, false).await
+        self.begin_late(processed).await
     }
 
     /// Calls the sink's `flush`; with `drain` until it holds nothing any more.
     async fn flush(&mut self, drain: bool) -> Result<(), StageStop> {
         let mut backoff = Backoff::new(&self.parts.stage.retry);
         loop {
-            self.ensure_open().await?;
-            self.set_tick();
-            if let Some(kafka) = self.kafka() {
-                kafka.discard_staged();
-            }
-            let instance = self.instance.as_mut().expect("it has just been opened");
-            let reason = match instance.flush(drain).await {
-                Ok(clear) => {
-                    self.send_staged();
-                    if clear {
-                        self.pending.release_all();
-                    }
-                    if clear || !drain || !self.pending.is_holding() {
-                        return Ok(());
-                    }
-                    "it still holds events after `flush` with `drain`".to_string()
-                }
-                Err(error) => {
-                    self.parts.stage.counters.errors.add(1);
-                    let (trapped, reason) = (error.is_trap(), error.to_string());
-                    // The waiting is done below, with the attempts counted.
-                    self.guard.failed_without_events(&self.parts.stage, error)?;
-                    if trapped {
-                        self.instance = None;
-                        if self.pending.is_holding() {
-                            self.rewind().await;
-                        }
-                        return Ok(());
-                    }
-                    reason
-                }
+            let reason = match self.flush_once(drain).await? {
+                Flushed::Holding(reason) if drain => reason,
+                Flushed::Clear | Flushed::Rewound | Flushed::Holding(_) => return Ok(()),
             };
-            if !drain {
-                return Ok(());
-            }
             let Some(after) = backoff.next(None) else { return Err(self.parts.stage.stop(reason)) };
             tokio::time::sleep(after).await;
+        }
+    }
+
+    async fn flush_once(&mut self, drain: bool) -> Result<Flushed, StageStop> {
+        self.ensure_open().await?;
+        self.set_tick();
+        if let Some(kafka) = self.kafka() {
+            kafka.discard_staged();
+        }
+        let instance = self.instance.as_mut().expect("it has just been opened");
+        match instance.flush(drain).await {
+            Ok(clear) => {
+                self.send_staged();
+                if clear {
+                    self.pending.release_all();
+                }
+                let is_clear = clear || !self.pending.is_holding();
+                let holding = || Flushed::Holding("it still holds events after `flush` with `drain`".into());
+                Ok(if is_clear { Flushed::Clear } else { holding() })
+            }
+            Err(error) => {
+                self.parts.stage.counters.errors.add(1);
+                let (trapped, reason) = (error.is_trap(), error.to_string());
+                // The waiting is done by the caller, with the attempts counted.
+                self.guard.failed_without_events(&self.parts.stage, error)?;
+                if trapped {
+                    self.instance = None;
+                    if self.pending.is_holding() {
+                        self.rewind().await;
+                    }
+                    return Ok(Flushed::Rewound);
+                }
+                Ok(Flushed::Holding(reason))
+            }
         }
     }
 
@@ -405,6 +427,16 @@ impl SinkRunner {
     fn kafka(&self) -> Option<&Arc<StageKafka>> {
         self.parts.stage.context.kafka.as_ref()
     }
+}
+
+/// What a sink answered to `flush`.
+enum Flushed {
+    /// Nothing is held.
+    Clear,
+    /// The instance has died; if it held anything, that is taken again.
+    Rewound,
+    /// Why something is still held, or may be.
+    Holding(String),
 }
 
 /// Waits until then; for ever when there is no such time.

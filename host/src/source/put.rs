@@ -127,12 +127,7 @@ impl SourceRunner {
             return Ok(());
         }
         let processed = self.parts.chain.flush(self.tag, drain).await?;
-        let frees_nothing = !self.is_freed(self.withheld.front());
-        if processed.batch.is_empty() && processed.rejected.is_empty() && frees_nothing {
-            return Ok(());
-        }
-        let (tag, generation, brought) = (self.tag, self.generation, self.brought);
-        self.put(processed, Unsettled { tag, receipts: Vec::new(), parts: Vec::new(), generation, brought }).await
+        self.put_late(processed).await
     }
 
     pub(super) async fn drain(&mut self) -> Result<(), Halt> {

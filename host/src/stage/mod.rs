@@ -20,6 +20,7 @@ use crate::plugin::{
     CallError, Failure, InterceptorInstance, Plugin, PluginKind, SinkInstance, SourceInstance, StageContext, TrapKind,
 };
 use crate::position::Position;
+use crate::swap::SwitchPoint;
 
 /// How often a plugin may trap in `open` before its stage stops: a trap there does not depend on events, so it will not
 /// go away, but a memory limit hit by an unlucky neighbour may.
@@ -36,6 +37,8 @@ pub struct Stage {
     pub retry: RetryPolicy,
     pub counters: Arc<StageCounters>,
     pub pace: Pace,
+    /// Where swaps reach this use of the stage.
+    pub point: Arc<SwitchPoint>,
 }
 
 impl fmt::Debug for Stage {
@@ -58,6 +61,13 @@ pub struct StageStop {
 impl Stage {
     pub fn kind(&self) -> PluginKind {
         self.context.plugin_kind
+    }
+
+    /// Becomes what another use of the stage is.
+    pub fn take_generation_of(&mut self, other: &Self) {
+        (self.generation, self.plugin) = (other.generation, other.plugin.clone());
+        (self.config, self.retry) = (other.config.clone(), other.retry);
+        (self.context.grants, self.context.limits) = (other.context.grants.clone(), other.context.limits);
     }
 
     pub fn stop(&self, cause: impl Into<String>) -> StageStop {
@@ -122,6 +132,8 @@ impl Stage {
 /// What the three kinds of instance have in common.
 pub trait Instance: Sized + Send {
     fn open(stage: &Stage, position: &Position) -> impl Future<Output = Result<Self, CallError>> + Send;
+    /// Lets it end in order.
+    fn close(&mut self) -> impl Future<Output = Result<(), CallError>> + Send;
 }
 
 impl Instance for SourceInstance {
@@ -133,6 +145,10 @@ impl Instance for SourceInstance {
         instance.open(stage.config.json(), position).await?;
         Ok(instance)
     }
+
+    async fn close(&mut self) -> Result<(), CallError> {
+        SourceInstance::close(self).await
+    }
 }
 
 impl Instance for InterceptorInstance {
@@ -141,6 +157,10 @@ impl Instance for InterceptorInstance {
         instance.open(stage.config.json()).await?;
         Ok(instance)
     }
+
+    async fn close(&mut self) -> Result<(), CallError> {
+        InterceptorInstance::close(self).await
+    }
 }
 
 impl Instance for SinkInstance {
@@ -148,6 +168,10 @@ impl Instance for SinkInstance {
         let mut instance = stage.plugin.sink(&stage.context).await?;
         instance.open(stage.config.json()).await?;
         Ok(instance)
+    }
+
+    async fn close(&mut self) -> Result<(), CallError> {
+        SinkInstance::close(self).await
     }
 }
 

@@ -1,11 +1,27 @@
 //! Hot swap: another plugin, or another configuration, for a stage through which events flow.
 
+mod conduct;
+mod generation;
+mod point;
+mod prepare;
+mod seat;
+mod shadow;
+mod watch;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::config::pipeline::{Grants, Limits, RetryPolicy, StageConfig};
 use crate::control::{PluginFacts, UnknownStage};
-use crate::plugin::PluginOrigin;
+use crate::plugin::{Plugin, PluginOrigin};
+
+pub(crate) use conduct::Conduct;
+pub use generation::{Generation, Life};
+pub use point::{Bell, Order, Switch, SwitchPoint, Switched};
+pub use prepare::{close_in_time, open};
+pub use seat::Seat;
+pub use shadow::{Sample, Tap};
+pub use watch::{Trial, Verdict};
 
 /// How long a new generation is compared with the one before, unless the request says otherwise.
 pub const WATCH: Duration = Duration::from_secs(10);
@@ -15,6 +31,8 @@ pub const WATCH: Duration = Duration::from_secs(10);
 pub struct SwapRequest {
     /// Where the new plugin is. A file is read once: what is hashed is what is compiled.
     pub plugin: Option<PluginOrigin>,
+    /// Instead: one that is loaded already, as that of the generation before.
+    pub loaded: Option<Arc<Plugin>>,
     pub config: Option<StageConfig>,
     /// What a changed pipeline file grants and bounds. A swap by hand leaves it out: its plugin may use what the stage has.
     pub bounds: Option<StageBounds>,
@@ -69,6 +87,7 @@ impl Default for SwapRequest {
     fn default() -> Self {
         Self {
             plugin: None,
+            loaded: None,
             config: None,
             bounds: None,
             shadow: None,
@@ -92,6 +111,8 @@ pub struct SwapReport {
     pub shadow: Option<ShadowReport>,
     /// From the boundary between two batches to the new generation being ready; of several uses the longest.
     pub pause: Duration,
+    /// How much of that a source's or sink's own close and open took.
+    pub plugin_time: Duration,
     /// From the end of the last batch of the old generation to the beginning of the first of the new; nothing while that has not
     /// come. In an idle pipeline this is mostly waiting for events.
     pub gap: Option<Duration>,

@@ -1,0 +1,5 @@
+//! Swaps of a running agent, by its library: what a swap promises, and what it says when it fails.
+
+mod candidates;
+mod interceptors;
+mod world;
