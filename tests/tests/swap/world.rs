@@ -24,7 +24,7 @@ impl Running {
     /// Starts the stages.
     pub async fn start(name: &str, stages: &str) -> Self {
         let file = PipelineFile::new(name, stages);
-        let engine = Engine::new(EngineOptions { cache_dir: Some(cache()) }).unwrap();
+        let engine = Engine::new(EngineOptions { cache_dir: Some(cache()), ..EngineOptions::default() }).unwrap();
         let mut loaded = load(&[file.path().to_owned()], &|name| std::env::var_os(name), &engine).await;
         let loaded = loaded.remove(0);
         let pipeline = loaded.pipeline.unwrap_or_else(|| {
