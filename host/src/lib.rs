@@ -24,6 +24,7 @@ pub mod kafka;
 pub mod plugin;
 pub mod transaction;
 
+pub mod admin;
 pub mod control;
 pub mod swap;
 

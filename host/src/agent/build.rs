@@ -119,9 +119,11 @@ impl Workshop {
         let exactly_once = ExactlyOnce::of(pipeline, &kafka, &state).map_err(AgentError::StateDir)?;
         let (logs, recovered) =
             logs::open(pipeline, state.path(), removal).await.map_err(|error| AgentError::Logs(Box::new(error)))?;
+        control.built(kafka.clone());
         let mut workshop = Self { state, recovered, kafka, channels: BTreeMap::new(), logs, exactly_once, control };
         for (number, (name, spec)) in pipeline.channels.iter().enumerate() {
             let channel = workshop.channel(pipeline, name, spec, number);
+            workshop.control.enter_channel(channel.clone());
             workshop.channels.insert(name.clone(), channel);
         }
         Ok(workshop)
@@ -260,6 +262,7 @@ impl Workshop {
         if let (Some(kafka), Some(exactly_once)) = (&kafka, &self.exactly_once) {
             exactly_once.prepare(plan.pipeline, spec.kind, spec.name, kafka);
         }
+        let counters = Arc::new(StageCounters::default());
         let context = StageContext {
             pipeline: plan.pipeline.name.shared(),
             stage: spec.name.shared(),
@@ -267,6 +270,7 @@ impl Workshop {
             grants: spec.grants.clone(),
             limits: spec.limits,
             max_event_bytes: plan.pipeline.max_event_bytes,
+            counters: counters.clone(),
             kafka,
             log: Arc::default(),
         };
@@ -277,7 +281,7 @@ impl Workshop {
             context,
             config: spec.config.clone(),
             retry: spec.retry,
-            counters: Arc::new(StageCounters::default()),
+            counters,
             pace: Pace::default(),
             point: Arc::default(),
         })
@@ -315,6 +319,7 @@ impl Workshop {
     pub async fn close(self) {
         let names: Vec<_> = self.channels.keys().map(ChannelName::shared).collect();
         drop(self.channels);
+        self.control.ended();
         if let Some(logs) = self.logs {
             logs::close(logs, names).await;
         }

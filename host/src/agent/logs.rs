@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing::{error, info, warn};
 use wasmflow_log::{ChannelOptions, Disk, LogSet, OpenError, Recovered, RecoveredChannel, RecoveredReader};
@@ -14,6 +14,9 @@ use crate::config::pipeline::{ChannelKind, ChannelName, FileSpec, Pipeline};
 pub const FOLDER: &str = "channels";
 /// How often it is looked whether puts wait for space: often enough for a log line, too seldom to cost anything.
 pub const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Limit: how long somebody may look at a log that is to be closed.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What becomes of readers on disk that no sink of the pipeline is any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -162,6 +165,19 @@ impl LogWatch {
     }
 }
 
+/// The logs, once nobody looks at them any more: whoever asks how they fare has them for a moment.
+async fn alone(mut logs: Arc<LogSet>) -> Option<LogSet> {
+    let end = Instant::now() + LOOK_TIMEOUT;
+    loop {
+        logs = match Arc::try_unwrap(logs) {
+            Ok(logs) => return Some(logs),
+            Err(_) if Instant::now() >= end => return None,
+            Err(logs) => logs,
+        };
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
 /// Writes what is not yet on disk, and gives the folder free.
 pub async fn close(logs: Arc<LogSet>, channels: Vec<Arc<str>>) {
     for name in channels {
@@ -169,7 +185,7 @@ pub async fn close(logs: Arc<LogSet>, channels: Vec<Arc<str>>) {
         let (written_bytes, syncs, events) = (status.written_bytes, status.syncs, status.held.events);
         info!(channel = %name, events, written_bytes, syncs, "file channel closed");
     }
-    let Some(logs) = Arc::into_inner(logs) else { return };
+    let Some(logs) = alone(logs).await else { return };
     let closed = tokio::task::spawn_blocking(move || logs.close()).await;
     if let Err(poisoned) = closed.expect("closing logs does not panic") {
         error!(channel = %poisoned.channel, error = %poisoned, cause = %poisoned.source, "file channel not closed in order");

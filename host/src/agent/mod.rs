@@ -109,6 +109,12 @@ pub async fn run(pipelines: Vec<Pipeline>, control: &Control, removal: ReaderRem
 }
 
 impl RunReport {
+    /// What went wrong, if anything did.
+    fn failure(&self) -> Option<String> {
+        let stopped = self.stopped.first().map(ToString::to_string);
+        stopped.or_else(|| (!self.drained).then(|| "it was not drained in time".into()))
+    }
+
     fn add(&mut self, other: Self) {
         self.stopped.extend(other.stopped);
         self.drained &= other.drained;

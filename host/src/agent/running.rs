@@ -79,6 +79,9 @@ impl Running {
         for built in std::mem::take(&mut self.built) {
             self.start(built);
         }
+        if let Some(control) = self.control.pipeline(self.pipeline.name.as_str()) {
+            control.running(self.stopper.signal());
+        }
         let (sources, sinks) = (self.tasks.count(PluginKind::Source), self.tasks.count(PluginKind::Sink));
         info!(sources, sinks, "pipeline started");
         let drained = self.watch().await;
@@ -86,6 +89,7 @@ impl Running {
         end_transactions(transactions).await;
         self.workshop.close().await;
         self.control.remove(self.pipeline.name.as_str());
+        self.control.note_end(&self.pipeline.name.shared(), report.failure());
         self.stages.values().for_each(|stage| summarize(stage));
         match report.is_success() {
             true => info!("pipeline ended; everything is settled"),

@@ -13,6 +13,7 @@ use super::room::{Amount, Capacity, Pressure, Reserved, Room};
 use super::take::{TakeLimits, Taken, collect, is_due};
 use super::{ChannelError, ReceiptShare};
 use crate::event::Batch;
+use crate::metrics::{ChannelCounts, Passed};
 
 /// An ordered log in memory with a cursor for each reader.
 ///
@@ -44,6 +45,8 @@ struct Log {
     readers: BTreeMap<u64, ReaderState>,
     readers_made: u64,
     writers: usize,
+    /// Events put since the start.
+    put: u64,
 }
 
 #[derive(Debug)]
@@ -52,6 +55,7 @@ struct ReaderState {
     settled: u64,
     /// The log ends here for this reader, or where it has taken up to if that is further: it is to leave.
     until: Option<u64>,
+    counts: Passed,
     /// Woken by a put and by the end.
     arrived: Arc<Notify>,
 }
@@ -65,6 +69,7 @@ struct Entry {
     /// end of this very transaction gives; its size bounds them.
     _room: Option<Reserved>,
     cut: u64,
+    put_at: Instant,
 }
 
 impl Entry {
@@ -138,7 +143,13 @@ impl MemoryChannel {
             log.readers_made += 1;
             log.readers_made
         });
-        let fresh = || ReaderState { name: name.into(), settled: log.next, until: None, arrived: Arc::default() };
+        let fresh = || ReaderState {
+            name: name.into(),
+            settled: log.next,
+            until: None,
+            counts: Passed::default(),
+            arrived: Arc::default(),
+        };
         let state = log.readers.entry(number).or_insert_with(fresh);
         state.until = None;
         let (taken, arrived) = (state.settled, state.arrived.clone());
@@ -191,10 +202,15 @@ impl MemoryChannel {
             share.into_iter().for_each(ReceiptShare::settle);
             return;
         }
-        let first = log.next;
+        let (first, put_at) = (log.next, Instant::now());
+        log.readers
+            .values_mut()
+            .filter(|reader| reader.settled == first)
+            .for_each(|reader| reader.counts.moved = put_at);
         log.next += batch.count() as u64;
+        log.put += batch.count() as u64;
         let cut = self.cuts.as_ref().map_or(0, |cuts| cuts.clock.open());
-        log.entries.push_back(Entry { first, batch, share, _room: Some(room), cut });
+        log.entries.push_back(Entry { first, batch, share, _room: Some(room), cut, put_at });
         log.wake_readers();
     }
 
@@ -206,7 +222,9 @@ impl MemoryChannel {
         let first = log.entries.get(index).map_or(log.next, |entry| entry.first);
         log.entries.iter_mut().skip(index).for_each(|later| later.first += count);
         log.next += count;
-        log.entries.insert(index, Entry { first, batch: letters, share: None, _room: None, cut });
+        log.put += count;
+        let put_at = Instant::now();
+        log.entries.insert(index, Entry { first, batch: letters, share: None, _room: None, cut, put_at });
         log.wake_readers();
     }
 
@@ -224,6 +242,8 @@ impl MemoryChannel {
         while log.entries.front().is_some_and(|entry| entry.cut <= cut) {
             gone.extend(log.entries.pop_front());
         }
+        let events = gone.iter().map(|entry| entry.batch.count() as u64).sum();
+        log.readers.values_mut().for_each(|reader| reader.counts.settled(events));
         let settled = log.readers.values().map(|reader| reader.settled).min();
         let end = gone.last().map_or(0, Entry::next);
         assert!(settled.is_none_or(|settled| settled >= end), "cut {cut} of `{}` ends behind {settled:?}", self.name);
@@ -246,6 +266,27 @@ impl MemoryChannel {
     /// The next cut is open: readers that have taken all of the one before hear of its end.
     pub fn wake_readers(&self) {
         self.log.lock().wake_readers();
+    }
+
+    /// What it holds and has done.
+    pub fn counts(&self) -> ChannelCounts {
+        let (put_attempts, backpressure) = self.room.asked();
+        let bytes = self.room.held().bytes;
+        let log = self.log.lock();
+        let kept: u64 = log.entries.iter().map(|entry| entry.batch.count() as u64).sum();
+        // In transactions an event is settled with its cut.
+        let lag = |reader: &ReaderState| if self.cuts.is_some() { kept } else { log.next - reader.settled };
+        let readers = log.readers.values().map(|reader| reader.counts.of(&reader.name, lag(reader)));
+        ChannelCounts {
+            held: Amount { events: log.readers.values().map(lag).max().unwrap_or(0), bytes },
+            capacity: self.room.capacity(),
+            oldest_age: log.entries.front().map(|entry| entry.put_at.elapsed()),
+            put_attempts,
+            put_events: log.put,
+            backpressure,
+            readers: readers.collect(),
+            disk: None,
+        }
     }
 
     fn window(&self, log: &Log, taken: u64, cut: Option<u64>) -> Window {
@@ -277,12 +318,14 @@ impl MemoryChannel {
             self.name,
             reader.settled,
         );
+        let events = next - reader.settled;
         reader.settled = next;
         if let Some(cuts) = &self.cuts {
             drop(log);
             cuts.clock.delivered.notify_one();
             return;
         }
+        reader.counts.settled(events);
         let gone = log.passed();
         drop(log);
         gone.into_iter().filter_map(|entry| entry.share).for_each(ReceiptShare::settle);
@@ -394,7 +437,7 @@ impl MemoryReader {
     pub async fn take(&mut self, limits: &TakeLimits) -> Option<Taken> {
         loop {
             let (batches, waiting, ended) = {
-                let log = self.channel.log.lock();
+                let mut log = self.channel.log.lock();
                 let Window { until, closed, cut_ends } = self.channel.window(&log, self.taken, self.cut);
                 if cut_ends {
                     self.cut = None;
@@ -409,7 +452,11 @@ impl MemoryReader {
                 if due && waiting > 0 && self.channel.cuts.is_some() {
                     self.cut = log.from(self.taken).next().map(|entry| entry.cut);
                 }
-                (if due { log.collect(self.taken, until, limits) } else { Vec::new() }, waiting, ended)
+                let batches = if due { log.collect(self.taken, until, limits) } else { Vec::new() };
+                if let Some(reader) = log.readers.get_mut(&self.number) {
+                    reader.counts.given += batches.iter().map(|batch| batch.count() as u64).sum::<u64>();
+                }
+                (batches, waiting, ended)
             };
             if !batches.is_empty() {
                 let taken = Taken::new(&batches, self.taken);

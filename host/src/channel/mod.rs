@@ -30,6 +30,7 @@ use std::sync::Arc;
 
 use crate::config::pipeline::Start;
 use crate::event::Batch;
+use crate::metrics::ChannelCounts;
 use crate::position::Part;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -102,6 +103,14 @@ impl Channel {
         match self {
             Self::Memory(channel) => channel.room().held(),
             Self::File(channel) => channel.room().held(),
+        }
+    }
+
+    /// What it holds and has done.
+    pub fn counts(&self) -> ChannelCounts {
+        match self {
+            Self::Memory(channel) => channel.counts(),
+            Self::File(channel) => channel.counts(),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::ops::{AddAssign, SubAssign};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
@@ -67,6 +68,11 @@ struct State {
     /// Whoever wants to know that a put waits.
     pressed: Vec<Arc<Notify>>,
     failed: Option<ChannelError>,
+    /// Events for which room was asked.
+    asked: u64,
+    /// Since when somebody has waited, and how long somebody has in all.
+    full_since: Option<Instant>,
+    full_for: Duration,
 }
 
 #[derive(Debug)]
@@ -86,6 +92,9 @@ impl Room {
             ticket: 0,
             pressed: Vec::new(),
             failed: None,
+            asked: 0,
+            full_since: None,
+            full_for: Duration::ZERO,
         };
         Arc::new(Self { channel, state: Mutex::new(state) })
     }
@@ -121,6 +130,7 @@ impl Room {
             if let Some(error) = &state.failed {
                 return Err(error.clone());
             }
+            state.asked += amount.events;
             if state.waiting.is_empty() && self.fits(&state, amount) {
                 state.reserved += amount;
                 return Ok(Reserved { room: self.clone(), amount });
@@ -129,6 +139,7 @@ impl Room {
             state.ticket += 1;
             let ticket = state.ticket;
             state.waiting.push_back(Waiting { ticket, amount, answer });
+            state.note_waiting();
             state.pressed.iter().for_each(|pressed| pressed.notify_one());
             Place { room: self, ticket, amount, granted: Some(granted) }
         };
@@ -147,6 +158,7 @@ impl Room {
         if let Some(error) = &state.failed {
             return Err(error.clone());
         }
+        state.asked += amount.events;
         if !state.waiting.is_empty() || !self.fits(&state, amount) {
             return Err(ChannelError::Full {
                 channel: self.channel.clone(),
@@ -170,7 +182,18 @@ impl Room {
         for waiting in state.waiting.drain(..) {
             _ = waiting.answer.send(Err(error.clone()));
         }
+        state.note_waiting();
         state.failed.get_or_insert(error);
+    }
+
+    /// Events for which room was asked, and how long some put or other has waited for it, in all.
+    pub fn asked(&self) -> (u64, Duration) {
+        let state = self.state.lock();
+        (state.asked, state.full_for + state.full_since.map_or(Duration::ZERO, |since| since.elapsed()))
+    }
+
+    pub fn capacity(&self) -> Capacity {
+        self.state.lock().capacity
     }
 
     /// Why nobody is let in any more.
@@ -202,10 +225,19 @@ impl Room {
                 state.reserved += first.amount;
             }
         }
+        state.note_waiting();
     }
 }
 
 impl State {
+    /// Counts the time in which the queue is not empty.
+    fn note_waiting(&mut self) {
+        match self.waiting.is_empty() {
+            true => self.full_for += self.full_since.take().map_or(Duration::ZERO, |since| since.elapsed()),
+            false => _ = self.full_since.get_or_insert_with(Instant::now),
+        }
+    }
+
     fn held(&self) -> Amount {
         let mut held = self.reserved;
         held += self.logged;

@@ -1,5 +1,6 @@
 //! The command line: what can be asked of `wasmflow`, and what each answer exits with.
 
+mod admin;
 mod channel;
 mod compile;
 mod inspect;

@@ -9,6 +9,7 @@ use wasmflow::config::{Colour, Severity, load};
 use wasmflow::control::Control;
 use wasmflow::plugin::Engine;
 
+use super::admin::Offer;
 use super::logs::LogOptions;
 use super::{FAILED, Global, INVALID, environment, failed, runtime};
 
@@ -24,6 +25,8 @@ pub struct Run {
     #[arg(long)]
     remove_readers: bool,
     #[command(flatten)]
+    admin: Offer,
+    #[command(flatten)]
     logs: LogOptions,
 }
 
@@ -34,6 +37,7 @@ Examples:
   wasmflow run pipeline.toml
   wasmflow run collect.toml deliver.toml --log-format json 2> agent.log
   RUST_LOG=debug wasmflow run pipeline.toml
+  wasmflow run pipeline.toml --admin 9464        # metrics for Prometheus at http://localhost:9464/metrics
 
 Exit codes: 0 all ended or were stopped and drained; 1 failed while running; 2 wrong usage or an invalid file.";
 
@@ -63,8 +67,13 @@ impl Run {
             return ExitCode::from(INVALID);
         };
         let removal = if self.remove_readers { ReaderRemoval::Remove } else { ReaderRemoval::Refuse };
-        let ended = agent::run(pipelines, &Control::new(engine), removal).await;
-        drop(plugins);
+        let control = Control::new(engine);
+        let admin = match self.admin.start(&control) {
+            Ok(admin) => admin,
+            Err(code) => return code,
+        };
+        let ended = agent::run(pipelines, &control, removal).await;
+        drop((plugins, admin));
         match ended {
             Err(error) => failed(&error),
             Ok(report) if report.is_success() => ExitCode::SUCCESS,

@@ -41,4 +41,4 @@ pub use read::Environment;
 pub use report::{Colour, FileReport};
 pub use running::{lacking_grants, misfits, stage_config};
 pub use schema::pipeline_schema;
-pub use secret::mask;
+pub use secret::{keep_secret, mask};

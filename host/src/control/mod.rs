@@ -1,15 +1,21 @@
 //! What runs in this agent, by name: the one thing that the admin endpoint and the file watcher speak to.
 
+pub mod health;
+mod parts;
 mod stage;
+pub mod status;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 
+pub use parts::Ended;
+use parts::Parts;
 pub use stage::{PluginFacts, StageControl, SwapCounters};
 
 use crate::config::pipeline::{DeliveryPromise, Pipeline};
+use crate::metrics::AgentCounters;
 use crate::plugin::Engine;
 use crate::stage::Stage;
 use crate::swap::{SwapError, SwapReport, SwapRequest};
@@ -21,6 +27,8 @@ pub struct Control(Arc<Registry>);
 struct Registry {
     engine: Engine,
     pipelines: RwLock<BTreeMap<Arc<str>, Arc<PipelineControl>>>,
+    counters: Arc<AgentCounters>,
+    ended: RwLock<Vec<Ended>>,
 }
 
 /// A stage as people name it: `stage`, or `pipeline/stage` where several pipelines have one of that name.
@@ -43,11 +51,21 @@ pub enum UnknownStage {
 
 impl Control {
     pub fn new(engine: Engine) -> Self {
-        Self(Arc::new(Registry { engine, pipelines: RwLock::default() }))
+        Self(Arc::new(Registry {
+            engine,
+            pipelines: RwLock::default(),
+            counters: Arc::default(),
+            ended: RwLock::default(),
+        }))
     }
 
     pub fn engine(&self) -> &Engine {
         &self.0.engine
+    }
+
+    /// What concerns the agent and no single pipeline.
+    pub fn agent_counters(&self) -> &Arc<AgentCounters> {
+        &self.0.counters
     }
 
     /// Makes a pipeline's place, before its stages are built.
@@ -57,6 +75,7 @@ impl Control {
             delivery: pipeline.delivery,
             has_dead_letters: pipeline.dead_letters.is_some(),
             stages: RwLock::default(),
+            parts: Parts::default(),
         });
         self.0.pipelines.write().insert(control.name.clone(), control.clone());
         control
@@ -65,6 +84,18 @@ impl Control {
     /// Takes out a pipeline that has ended.
     pub fn remove(&self, pipeline: &str) {
         self.0.pipelines.write().remove(pipeline);
+    }
+
+    /// Takes note of how a pipeline has ended while others may go on.
+    pub fn note_end(&self, pipeline: &Arc<str>, failure: Option<String>) {
+        let mut ended = self.0.ended.write();
+        ended.retain(|ended| ended.pipeline != *pipeline);
+        ended.push(Ended { pipeline: pipeline.clone(), failure });
+    }
+
+    /// Pipelines that have ended.
+    pub fn ended(&self) -> Vec<Ended> {
+        self.0.ended.read().clone()
     }
 
     /// In the order of their names.
@@ -148,6 +179,7 @@ pub struct PipelineControl {
     pub delivery: DeliveryPromise,
     pub has_dead_letters: bool,
     stages: RwLock<BTreeMap<Arc<str>, Arc<StageControl>>>,
+    parts: Parts,
 }
 
 impl PipelineControl {

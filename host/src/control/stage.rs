@@ -10,7 +10,7 @@ use tracing::info;
 
 use crate::config::pipeline::DeliveryPromise;
 use crate::metrics::{Counter, StageCounters};
-use crate::plugin::{Engine, Plugin, PluginKind};
+use crate::plugin::{Engine, Plugin, PluginKind, StageContext};
 use crate::stage::Stage;
 use crate::swap::{
     Conduct, Generation, Life, StageBounds, SwapError, SwapRecord, SwapReport, SwapRequest, SwapResult, SwapStep,
@@ -114,7 +114,8 @@ impl StageControl {
         let mut state = self.state.lock();
         let last = state.uses.first().map(|known| known.serving.clone());
         state.uses.retain(|known| !known.serving.point.is_closed());
-        let mut stage = Stage { counters: self.counters.clone(), ..stage };
+        let context = StageContext { counters: self.counters.clone(), ..stage.context };
+        let mut stage = Stage { counters: self.counters.clone(), context, ..stage };
         match (state.uses.first(), last) {
             (Some(known), _) => stage.take_generation_of(&known.serving),
             (None, Some(last)) => state.begins_anew(&mut stage, &last),

@@ -212,6 +212,15 @@ impl Assignment {
         }
     }
 
+    /// Records between what was handed out and the ends that the brokers have told with the records so far.
+    pub(super) fn lag(&self, client: &Client) -> Vec<(Arc<str>, u64)> {
+        let lag = |partition: &Partition| {
+            let behind = client.known_end(&partition.topic, partition.number)? - partition.next?;
+            Some((partition.topic.clone(), u64::try_from(behind).unwrap_or(0)))
+        };
+        self.partitions.iter().filter_map(lag).collect()
+    }
+
     /// Partitions whose end is not known yet.
     pub(super) fn endless(&self) -> Vec<TopicOffset> {
         let endless = self.partitions.iter().filter(|partition| partition.end.is_none());

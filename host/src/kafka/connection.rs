@@ -9,6 +9,7 @@ use super::client::{Client, EmbeddedBroker, Role};
 use super::producer::Packing;
 use super::{KafkaError, options};
 use crate::config::pipeline::KafkaConnection;
+use crate::metrics::KafkaCounters;
 use crate::plugin::Failure;
 
 /// One record in a request.
@@ -23,6 +24,7 @@ pub(super) struct Connection {
     embedded: Option<Arc<EmbeddedBroker>>,
     /// Given to every client, so that the pipeline knows when all are gone.
     clients: mpsc::WeakSender<()>,
+    counters: Arc<KafkaCounters>,
 }
 
 impl Connection {
@@ -37,11 +39,24 @@ impl Connection {
     ) -> Result<Self, KafkaError> {
         let embedded = spec.embedded.then(|| start_embedded(name)).transpose()?.map(Arc::new);
         let (pipeline, instance) = (pipeline.clone(), instance.clone());
-        Ok(Self { name: name.into(), pipeline, instance, spec: spec.clone(), embedded, clients })
+        Ok(Self {
+            name: name.into(),
+            pipeline,
+            instance,
+            spec: spec.clone(),
+            embedded,
+            clients,
+            counters: Arc::default(),
+        })
     }
 
     pub(super) fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    /// What the clients of this connection have done.
+    pub(super) fn counters(&self) -> &Arc<KafkaCounters> {
+        &self.counters
     }
 
     #[cfg(test)]

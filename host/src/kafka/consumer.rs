@@ -15,6 +15,7 @@ use super::fetch::Fetch;
 use super::stage::{Revocation, Start, Subscription};
 use super::transactional::GroupOffsets;
 use super::verdict::{self, retry};
+use crate::metrics::KafkaCounters;
 use crate::plugin::Failure;
 use crate::position::{Part, Position};
 
@@ -44,6 +45,7 @@ struct Shared {
     group: String,
     /// In a pipeline with transactions these commit; the consumer never does.
     revocation: Option<Arc<dyn Revocation>>,
+    counters: Arc<KafkaCounters>,
     /// No member of the group: its partitions are fixed.
     alone: bool,
     client: Client,
@@ -86,6 +88,7 @@ impl Consumer {
         group: String,
         position: Position,
         revocation: Option<Arc<dyn Revocation>>,
+        counters: &Arc<KafkaCounters>,
     ) -> Result<Self, Failure> {
         let (end, ended) = oneshot::channel();
         let shared = Arc::new(Shared {
@@ -93,6 +96,7 @@ impl Consumer {
             start: subscription.start,
             group,
             revocation,
+            counters: counters.clone(),
             alone: subscription.partitions.is_some(),
             client,
             state: Mutex::new(State { position, ..State::default() }),
@@ -125,6 +129,11 @@ impl Consumer {
     /// Where a consumer in this one's place goes on.
     pub(super) fn position(&self) -> Position {
         self.shared.state().position.clone()
+    }
+
+    /// Records that were not handed out, by topic, as far as the brokers have told: asks nobody.
+    pub(super) fn lag(&self) -> Vec<(Arc<str>, u64)> {
+        self.shared.state().assignment.lag(&self.shared.client)
     }
 
     /// Goes on from `position` where partitions were read further.
@@ -311,8 +320,14 @@ impl Shared {
             self.make_rewinds();
             self.find_ends();
             match self.client.poll(wait, &mut reports) {
-                Some(Event::Assign(partitions)) => self.take_over(&partitions),
-                Some(Event::Revoke(partitions)) => self.give_back(&partitions),
+                Some(Event::Assign(partitions)) => {
+                    self.counters.rebalances.add(1);
+                    self.take_over(&partitions);
+                }
+                Some(Event::Revoke(partitions)) => {
+                    self.counters.rebalances.add(1);
+                    self.give_back(&partitions);
+                }
                 Some(Event::Committed { code, offsets }) => self.committed(code, &offsets),
                 Some(Event::Error(error)) => self.error(&error),
                 _ => {}

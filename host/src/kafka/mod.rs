@@ -32,6 +32,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use crate::config::pipeline::{ConnectionName, KafkaConnection};
+use crate::metrics::KafkaCounts;
 use connection::Connection;
 
 pub use fetch::Fetch;
@@ -130,6 +131,23 @@ impl KafkaClients {
         let stage = Arc::new(StageKafka::new(stage, granted));
         self.stages.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&stage));
         stage
+    }
+
+    /// What the clients of each connection have done.
+    pub fn counts(&self) -> Vec<(Arc<str>, KafkaCounts)> {
+        let stages: Vec<_> = {
+            let stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
+            stages.iter().filter_map(Weak::upgrade).collect()
+        };
+        let lags: Vec<_> = stages.iter().filter_map(|stage| stage.lag()).collect();
+        let counts = self.connections.iter().map(|(name, connection)| {
+            let mut topics = BTreeMap::<Arc<str>, u64>::new();
+            let lags = lags.iter().filter(|(connection, _)| **connection == **name).flat_map(|(_, lag)| lag);
+            lags.for_each(|(topic, lag)| *topics.entry(topic.clone()).or_default() += lag);
+            let has_transactions = stages.iter().any(|stage| stage.is_in_transactions());
+            (name.clone(), connection.counters().counts(has_transactions, topics.into_iter().collect()))
+        });
+        counts.collect()
     }
 
     /// Closes every client: offsets are committed and groups left, within `limit` or without the brokers' answer. Deliveries

@@ -51,6 +51,9 @@ pub struct InTransactions {
     pub revocation: Arc<dyn Revocation>,
 }
 
+/// Records behind, by topic.
+pub type TopicLags = Vec<(Arc<str>, u64)>;
+
 /// The Kafka side of one stage.
 pub struct StageKafka {
     stage: Arc<str>,
@@ -135,7 +138,8 @@ impl StageKafka {
         let client = connection.consumer(&self.stage, &subscription.group)?;
         let group = connection.group(&subscription.group).to_owned();
         let revocation = self.transactions.get().map(|transactions| transactions.revocation.clone());
-        let consumer = Arc::new(Consumer::start(client, subscription, group, position, revocation)?);
+        let consumer =
+            Arc::new(Consumer::start(client, subscription, group, position, revocation, connection.counters())?);
         *lock(&self.consumer) = Some(consumer.clone());
         Ok(consumer)
     }
@@ -167,6 +171,16 @@ impl StageKafka {
 
     pub fn has_consumer(&self) -> bool {
         lock(&self.consumer).is_some()
+    }
+
+    /// Records of the consumer's partitions that were not polled yet, by topic, and on which connection.
+    pub(super) fn lag(&self) -> Option<(String, TopicLags)> {
+        let consumer = lock(&self.consumer).clone()?;
+        Some((consumer.subscription.connection.clone(), consumer.lag()))
+    }
+
+    pub(super) fn is_in_transactions(&self) -> bool {
+        self.transactions.get().is_some()
     }
 
     /// Makes a waiting `poll`, or else the next one, answer `Idle` at once.

@@ -17,6 +17,7 @@ use super::left_out::LeftOut;
 use super::outbox::Outbox;
 use super::producer::{Packing, Producer};
 use super::records::Records;
+use crate::metrics::KafkaCounters;
 
 /// Limit: one attempt to take the transactional id. A coordinator that is away is asked again, with a word in the log.
 const INIT_WAIT: Duration = Duration::from_secs(15);
@@ -70,6 +71,11 @@ impl TransactionalConnection {
     /// `Again` while the coordinator is away.
     pub async fn start(&self, packing: Packing) -> Result<TransactionalProducer, TransactionTrouble> {
         TransactionalProducer::start(&self.connection, &self.id, packing, &self.outbox.left_out).await
+    }
+
+    /// What becomes of the transactions is counted here.
+    pub fn counters(&self) -> &KafkaCounters {
+        self.connection.counters()
     }
 
     /// How many records have been refused, and are left out when they come again.

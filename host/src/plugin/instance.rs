@@ -20,6 +20,7 @@ use crate::capability::events::OutputBound;
 use crate::capability::wasi::Output;
 use crate::capability::{Export, Printing, State};
 use crate::config::Limits;
+use crate::metrics::{Running, StageCounters};
 
 /// What a guest may copy into the host in one host call, in terms of what a call may bring.
 const COPIES: usize = 4;
@@ -31,6 +32,7 @@ pub struct Instance<G> {
     end: Option<CallError>,
     born: Instant,
     limits: Limits,
+    counters: Arc<StageCounters>,
 }
 
 /// An instance that can be called.
@@ -38,6 +40,8 @@ pub struct Live<G> {
     pub store: Store<State>,
     pub guest: G,
     cpu: Arc<Cpu>,
+    /// The call it is out for.
+    running: Option<Running>,
 }
 
 /// Why an instance should be replaced between two batches.
@@ -83,14 +87,20 @@ impl<G> Instance<G> {
         store.set_hostcall_fuel(OutputBound::for_input(0, 0).bytes.saturating_mul(COPIES));
         store.limiter(|state| &mut state.memory);
         let cpu = Cpu::watch(&mut store, stage.limits.cpu);
+        let running = stage.counters.call();
         let made = within(&cpu, stage.limits.call, pre.instantiate_async(&mut store)).await;
         let guest = made.and_then(|instance| load(&mut store, &instance));
         match guest {
             Ok(guest) => {
-                let live = Some(Live { store, guest, cpu });
-                Ok(Self { live, end: None, born: Instant::now(), limits: stage.limits })
+                let live = Some(Live { store, guest, cpu, running: None });
+                let counters = stage.counters.clone();
+                Ok(Self { live, end: None, born: Instant::now(), limits: stage.limits, counters })
             }
-            Err(error) => Err(trapped(&error, &mut store)),
+            Err(error) => {
+                let end = trapped(&error, &mut store);
+                running.end(Some(&end), 0);
+                Err(end)
+            }
         }
     }
 
@@ -109,6 +119,7 @@ impl<G> Instance<G> {
         let state = live.store.data_mut();
         state.export = export;
         state.batches.bound = bound;
+        live.running = Some(self.counters.call());
         Ok(live)
     }
 
@@ -118,7 +129,8 @@ impl<G> Instance<G> {
     /// The guest's own failure, or its end.
     pub fn end<T>(&mut self, mut live: Live<G>, answer: Answer<T>) -> Result<T, CallError> {
         live.store.data().log.tell_dropped();
-        match answer {
+        let running = live.running.take();
+        let answer = match answer {
             Ok(answer) => {
                 let answer = answer.map_err(|failure| CallError::Failure(told(failure, live.store.data())));
                 self.live = Some(live);
@@ -129,7 +141,21 @@ impl<G> Instance<G> {
                 self.end = Some(end.clone());
                 Err(end)
             }
+        };
+        if let Some(running) = running {
+            running.end(answer.as_ref().err(), self.memory_bytes());
         }
+        answer
+    }
+
+    /// Bytes of linear memory.
+    fn memory_bytes(&self) -> usize {
+        self.live.as_ref().map_or(0, |live| live.store.data().memory.used())
+    }
+
+    /// What the stage has done.
+    pub fn counters(&self) -> &StageCounters {
+        &self.counters
     }
 
     pub fn limits(&self) -> &Limits {

@@ -8,6 +8,7 @@ use super::{Broken, CallError, Intercepted, Worn, output};
 use crate::capability::Export;
 use crate::capability::events::{self, OutputBound};
 use crate::event::Batch;
+use crate::metrics::StageCounters;
 
 /// An interceptor at work. Dropping a call's future in the middle ends the instance; so does a trap.
 pub struct InterceptorInstance {
@@ -45,13 +46,14 @@ impl InterceptorInstance {
         let deadline = self.instance.limits().call;
         let (store, guest, cpu) = live.parts();
         let (newest, max_event_bytes) = (self.newest, self.max_event_bytes);
+        let counters = self.instance.counters();
         let answer = within(cpu, deadline, async {
             let handle = events::lend(store.data_mut(), batch.clone())?;
             let lent = Resource::new_borrow(handle.rep());
             let answer = guest.call_intercept(&mut *store, lent, number).await?;
             let after = events::take(store.data_mut(), handle)?;
             Ok(match answer {
-                Ok(kept) => Ok(checked(batch, after, kept, newest, max_event_bytes)?),
+                Ok(kept) => Ok(checked(batch, after, kept, newest, max_event_bytes, counters)?),
                 Err(failure) => Err(failure),
             })
         })
@@ -70,12 +72,13 @@ impl InterceptorInstance {
         let deadline = self.instance.limits().call;
         let (store, guest, cpu) = live.parts();
         let (newest, max_event_bytes) = (self.newest, self.max_event_bytes);
+        let counters = self.instance.counters();
         let answer = within(cpu, deadline, async {
             let handle = events::lend(store.data_mut(), Batch::empty())?;
             let answer = guest.call_flush(&mut *store, Resource::new_borrow(handle.rep()), drain).await?;
             let after = events::take(store.data_mut(), handle)?;
             Ok(match answer {
-                Ok(kept) => Ok(checked(&Batch::empty(), after, kept, newest, max_event_bytes)?),
+                Ok(kept) => Ok(checked(&Batch::empty(), after, kept, newest, max_event_bytes, counters)?),
                 Err(failure) => Err(failure),
             })
         })
@@ -107,6 +110,7 @@ fn checked(
     oldest_kept: Option<u64>,
     newest: u64,
     max_event_bytes: usize,
+    counters: &StageCounters,
 ) -> Result<Intercepted, Broken> {
     if let Some(kept) = oldest_kept
         && !(1..=newest).contains(&kept)
@@ -118,6 +122,8 @@ fn checked(
         true => output::filtered(before, &after.events, &rejected),
         false => 0,
     };
+    let refused = rejected.len();
     let batch = output::without_oversized(after.events, max_event_bytes, &mut rejected);
+    counters.oversize.add(rejected.len() - refused);
     Ok(Intercepted { batch, rejected, filtered, oldest_kept })
 }

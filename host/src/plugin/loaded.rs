@@ -165,6 +165,7 @@ async fn asked(world: &World, origin: &PluginOrigin) -> Result<Asked, CallError>
         grants: Grants::default(),
         limits: Limits { call: ASKING_DEADLINE, ..Limits::default() },
         max_event_bytes: 0,
+        counters: Arc::default(),
         kafka: None,
         log: Arc::default(),
     };

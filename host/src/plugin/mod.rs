@@ -27,6 +27,7 @@ use std::sync::Arc;
 pub use crate::capability::log::LogAllowance;
 use crate::config::{Grants, Limits};
 use crate::kafka::StageKafka;
+use crate::metrics::StageCounters;
 
 pub use compiler::Compiler;
 pub use contract::{Delivered, Delivery, Description, Intercepted, Need, Outcome, Polled, Problem, Progress, Rejected};
@@ -94,6 +95,8 @@ pub struct StageContext {
     pub limits: Limits,
     /// An event that is larger is refused for good.
     pub max_event_bytes: usize,
+    /// Every call of the stage's instances is counted and timed here.
+    pub counters: Arc<StageCounters>,
     /// The stage's Kafka clients, which outlive its instances; nothing where none is granted.
     pub kafka: Option<Arc<StageKafka>>,
     /// What the stage may still log: shared by its instances, so that a fresh one is not a fresh allowance.

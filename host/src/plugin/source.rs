@@ -10,6 +10,7 @@ use super::instance::{Answer, Instance, printed, within};
 use super::{Broken, CallError, Polled, Progress, Worn, output};
 use crate::capability::Export;
 use crate::capability::events::{self, OutputBound};
+use crate::metrics::StageCounters;
 use crate::position::{Part, Position};
 
 /// Limit: how much longer than its wait a `poll` may take; `limits.call` where that is shorter.
@@ -57,11 +58,11 @@ impl SourceInstance {
         let deadline = wait + self.instance.limits().call.min(POLL_GRACE);
         let wait_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
         let (store, guest, cpu) = live.parts();
-        let max_event_bytes = self.max_event_bytes;
+        let (counters, max_event_bytes) = (self.instance.counters(), self.max_event_bytes);
         let answer = within(cpu, deadline, async {
             let answer = guest.call_poll(&mut *store, max_events, max_bytes, wait_ms).await?;
             let answer = match answer {
-                Ok(progress) => Ok(checked(store.data_mut(), progress, max_events, max_event_bytes)?),
+                Ok(progress) => Ok(checked(store.data_mut(), progress, max_events, max_event_bytes, counters)?),
                 Err(failure) => Err(failure),
             };
             printed(store, Ok(answer)).await
@@ -105,6 +106,7 @@ fn checked(
     progress: WitProgress,
     max_events: u32,
     max_event_bytes: usize,
+    counters: &StageCounters,
 ) -> wasmtime::Result<Progress> {
     let polled = match progress {
         WitProgress::Events(polled) => polled,
@@ -125,7 +127,9 @@ fn checked(
         );
     }
     let mut rejected = brought.rejected;
+    let refused = rejected.len();
     let batch = output::without_oversized(brought.events.as_taken(), max_event_bytes, &mut rejected);
+    counters.oversize.add(rejected.len() - refused);
     Ok(Progress::Events(Polled { batch, rejected, position }))
 }
 

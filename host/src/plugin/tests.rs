@@ -23,6 +23,7 @@ fn stage(plugin_kind: PluginKind) -> StageContext {
         grants: Grants::default(),
         limits: Limits::default(),
         max_event_bytes: 1 << 20,
+        counters: Arc::default(),
         kafka: None,
         log: Arc::default(),
     }

@@ -24,8 +24,10 @@ impl SinkRunner {
         let tag = pending.tag;
         self.pending.push(pending, processed.since);
         self.bury(tag, processed.rejected).await?;
-        if !processed.batch.is_empty() {
-            let stage = &self.parts.stage;
+        let stage = &self.parts.stage;
+        if processed.batch.is_empty() {
+            stage.counters.empty_batches.add(1);
+        } else {
             stage.counters.received.add(processed.batch.count());
             self.work.push_back(match suspected {
                 true => Piece::suspected(processed.batch, tag, stage),
@@ -52,6 +54,7 @@ impl SinkRunner {
         match instance.deliver(&piece.batch, &delivery).await {
             Ok(delivered) => {
                 self.seat.called(began, piece.batch.count());
+                self.count(&piece, &delivered, began);
                 self.delivered(piece, delivered).await?;
                 self.leave_if_slow().await;
                 Ok(())
@@ -114,6 +117,20 @@ impl SinkRunner {
             self.give_again(before, refused, tag).await;
         }
         Ok(())
+    }
+
+    /// Counts a delivery that did not fail; one that is to come again in part has.
+    fn count(&self, piece: &Piece, delivered: &Delivered, started: Instant) {
+        let counters = &self.parts.stage.counters;
+        if let Outcome::Partly { .. } = delivered.outcome {
+            return counters.errors.add(1);
+        }
+        counters.deliveries.took(started.elapsed());
+        counters.accepted_bytes.add(piece.batch.byte_size());
+        match piece.batch.count() < self.parts.limits.events && piece.batch.byte_size() < self.parts.limits.bytes {
+            true => counters.underflow_batches.add(1),
+            false => counters.complete_batches.add(1),
+        }
     }
 
     /// Does what was decided about a piece that is not delivered, ahead of everything behind it.

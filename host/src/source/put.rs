@@ -10,6 +10,7 @@ use crate::channel::{Amount, Channel, PutNote, PutTransaction, begin_puts, commi
 use crate::event::Batch;
 use crate::interceptor::Processed;
 use crate::plugin::{Polled, Progress};
+use crate::transaction::Participant;
 
 impl SourceRunner {
     /// Sends what was polled through the interceptors and puts it.
@@ -19,6 +20,7 @@ impl SourceRunner {
         let (generation, brought) = (self.generation, self.brought);
         let stage = self.parts.stage.clone();
         stage.counters.received.add(polled.batch.count() + polled.rejected.len());
+        stage.counters.received_bytes.add(polled.batch.byte_size());
         let mut processed = self.parts.chain.process(polled.batch, self.tag).await?;
         if self.parts.transaction.is_some() && self.parts.chain.oldest_kept().is_some() {
             // A position stands for whole batches: none may go into a transaction while a part of its batch stays behind.
@@ -97,11 +99,10 @@ impl SourceRunner {
                 () = self.settled.notified() => self.settle().await?,
                 () = self.stop.abandoned() => return Err(Halt::ChannelFailed),
                 () = tokio::time::sleep(gap.next()) => {
-                    // Room comes with the end of the transaction.
-                    if !std::mem::replace(&mut waits, true)
-                        && let Some(transaction) = &self.parts.transaction
-                    {
-                        transaction.hurry();
+                    if !std::mem::replace(&mut waits, true) {
+                        self.parts.stage.counters.channel_full.add(1);
+                        // Room comes with the end of the transaction.
+                        self.parts.transaction.iter().for_each(Participant::hurry);
                     }
                     self.serve().await?;
                 }

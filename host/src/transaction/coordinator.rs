@@ -244,7 +244,7 @@ impl Coordinator {
         let has_progress = self.send_progress(producer, &cut)?;
         let started = Instant::now();
         match producer.commit(groups).await {
-            Ok(()) => {}
+            Ok(()) => self.parts.connection.counters().committed(started.elapsed()),
             Err(TransactionTrouble::Fenced(reason)) => return Err(self.fenced(producer, &cut, &reason).await),
             Err(trouble) => return Err(trouble.into()),
         }
@@ -309,6 +309,7 @@ impl Coordinator {
         let left_out = self.parts.connection.left_out();
         let found_more = std::mem::replace(&mut self.left_out, left_out) != left_out;
         self.restarts += 1;
+        self.parts.connection.counters().aborted();
         if !found_more && self.restarts > 1 {
             tokio::time::sleep(self.backoff.delay()).await;
         }

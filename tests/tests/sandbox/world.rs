@@ -37,6 +37,7 @@ pub fn stage(plugin_kind: PluginKind) -> StageContext {
         grants: Grants::default(),
         limits: Limits { memory_bytes: 64 << 20, cpu: CPU, call: CALL, age: None },
         max_event_bytes: 16 << 20,
+        counters: Arc::default(),
         kafka: None,
         log: Arc::default(),
     }

@@ -92,6 +92,7 @@ impl CutLog for ReaderCuts {
             end
         };
         self.cursor.settle(committed);
+        self.channel.passing(self.cursor.reader(), committed).lock().settle(committed);
         self.channel.count_held();
         self.signal.arrived.notify_one();
     }

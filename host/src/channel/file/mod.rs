@@ -19,12 +19,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use wasmflow_log::{ChannelId, Leg, Log, LogSet, Poisoned, PositionChange, Put, PutError};
 
 use super::room::{Amount, Capacity, Reserved, Room};
 use super::{ChannelError, PutNote, ReceiptShare};
 use crate::config::pipeline::Start;
 use crate::event::Batch;
+use crate::metrics::{ChannelCounts, DiskCounts, Passed};
 use crate::position::Part;
 
 /// One log of the pipeline's set, with room and readers.
@@ -46,6 +48,7 @@ struct Shared {
     under_way: AtomicUsize,
     /// One for each reader that is open.
     readers: Mutex<BTreeMap<Arc<str>, Arc<Signal>>>,
+    counts: Mutex<Counts>,
 }
 
 /// What an open reader is told.
@@ -54,6 +57,29 @@ struct Signal {
     arrived: Notify,
     /// The log ends here for this reader: it is to leave. `u64::MAX`: it is not.
     until: AtomicU64,
+}
+
+/// What has gone through since the start.
+#[derive(Default)]
+struct Counts {
+    put: u64,
+    /// Since when the disk has had something to answer for, its last answer counted as the begin of the next wait.
+    asked_at: Option<Instant>,
+    readers: Vec<Arc<Mutex<Passing>>>,
+}
+
+/// One reader's part of it.
+struct Passing {
+    name: Arc<str>,
+    settled: u64,
+    passed: Passed,
+}
+
+impl Passing {
+    fn settle(&mut self, next: u64) {
+        self.passed.settled(next.saturating_sub(self.settled));
+        self.settled = next;
+    }
 }
 
 impl std::fmt::Debug for FileChannel {
@@ -76,6 +102,7 @@ impl FileChannel {
             writers: AtomicUsize::new(0),
             under_way: AtomicUsize::new(0),
             readers: Mutex::default(),
+            counts: Mutex::default(),
         });
         log.on_change(Box::new({
             let shared = shared.clone();
@@ -140,8 +167,44 @@ impl FileChannel {
         let known = self.log.readers().into_iter().find(|reader| &*reader.name == name);
         let given_up = known.map_or(0, |reader| self.log.readable_from(reader.cursor));
         self.log.remove_reader(name).map_err(|error| broken(self.name(), &error))?;
+        self.shared.counts.lock().readers.retain(|reader| *reader.lock().name != *name);
         self.count_held();
         Ok(given_up)
+    }
+
+    /// What it holds and has done.
+    pub fn counts(&self) -> ChannelCounts {
+        let (put_attempts, backpressure) = self.shared.room.asked();
+        let status = self.log.status();
+        // Nothing else is locked while the log is asked: its threads note their answers under these locks.
+        let (put_events, asked_at, readers) = {
+            let counts = self.shared.counts.lock();
+            (counts.put, counts.asked_at, counts.readers.clone())
+        };
+        let reader = |reader: &Arc<Mutex<Passing>>| {
+            let lag = self.log.readable_from(reader.lock().settled);
+            let reader = reader.lock();
+            reader.passed.of(&reader.name, lag)
+        };
+        ChannelCounts {
+            held: Amount { events: status.held.events, bytes: status.held.bytes },
+            capacity: self.shared.room.capacity(),
+            oldest_age: None,
+            put_attempts,
+            put_events,
+            backpressure,
+            readers: readers.iter().map(reader).collect(),
+            disk: Some(DiskCounts {
+                sync_seconds: None,
+                group_commit_events: None,
+                corrupt_frames: 0,
+                skipped_events: status.skipped_events,
+                torn_bytes: 0,
+                answers_wait: asked_at.map(|at| at.elapsed()),
+                last_sync: status.last_sync,
+                waits_for_space: status.waiting.map(|waiting| waiting.reason),
+            }),
+        }
     }
 
     pub(super) fn add_writer(&self) {
@@ -152,6 +215,32 @@ impl FileChannel {
         if self.shared.writers.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.shared.wake_readers();
         }
+    }
+
+    /// The log has taken a put: readers that had nothing to do have something now.
+    fn note_put(&self, events: u64) {
+        let readers = {
+            let mut counts = self.shared.counts.lock();
+            counts.put += events;
+            counts.readers.clone()
+        };
+        for reader in &readers {
+            let settled = reader.lock().settled;
+            if self.log.readable_from(settled) == 0 {
+                reader.lock().passed.moved = Instant::now();
+            }
+        }
+    }
+
+    /// What passes the reader of this name: also what did when it was open before.
+    fn passing(&self, name: &str, settled: u64) -> Arc<Mutex<Passing>> {
+        let mut counts = self.shared.counts.lock();
+        if let Some(known) = counts.readers.iter().find(|reader| *reader.lock().name == *name) {
+            return known.clone();
+        }
+        let passing = Arc::new(Mutex::new(Passing { name: name.into(), settled, passed: Passed::default() }));
+        counts.readers.push(passing.clone());
+        passing
     }
 
     /// Takes over what the log holds, whenever that may have changed.
@@ -175,8 +264,15 @@ impl Shared {
         if let Err(poisoned) = outcome {
             self.room.fail(broken(&self.name, poisoned));
         }
-        self.under_way.fetch_sub(1, Ordering::AcqRel);
+        let is_last = self.under_way.fetch_sub(1, Ordering::AcqRel) == 1;
+        self.counts.lock().asked_at = (!is_last).then(Instant::now);
         self.wake_readers();
+    }
+
+    /// The log is about to be given a put, and answers for it later.
+    fn note_asked(&self) {
+        self.under_way.fetch_add(1, Ordering::AcqRel);
+        self.counts.lock().asked_at.get_or_insert_with(Instant::now);
     }
 }
 
@@ -220,7 +316,7 @@ pub(super) fn commit(puts: Vec<FilePut>, note: PutNote<'_>, share: ReceiptShare)
         legs: puts.iter().map(leg).collect(),
     };
     let channels: Vec<_> = puts.iter().map(|put| put.channel.shared.clone()).collect();
-    channels.iter().for_each(|channel| _ = channel.under_way.fetch_add(1, Ordering::AcqRel));
+    channels.iter().for_each(|channel| channel.note_asked());
     let done = {
         let channels = channels.clone();
         move |outcome: Result<(), Poisoned>| {
@@ -237,6 +333,7 @@ pub(super) fn commit(puts: Vec<FilePut>, note: PutNote<'_>, share: ReceiptShare)
     for put in puts {
         // The log counts the events from here on, so the reservation goes only after that.
         put.channel.count_held();
+        put.channel.note_put(put.batch.count() as u64);
         drop(put.room);
     }
     Ok(())

@@ -4,13 +4,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use wasmflow_log::{Cursor, Frame, ReadError, ReadLimits};
 
 use super::cuts::InCuts;
-use super::{FileChannel, ReaderCuts, Signal, chain, columns};
+use super::{FileChannel, Passing, ReaderCuts, Signal, chain, columns};
 use crate::channel::ChannelError;
 use crate::channel::cut::{CutClock, Cutter};
 use crate::channel::take::{TakeLimits, Taken, collect, is_due};
@@ -40,6 +41,7 @@ pub struct FileReader {
     signal: Arc<Signal>,
     /// In a pipeline with transactions.
     cuts: Option<InCuts>,
+    passing: Arc<Mutex<Passing>>,
 }
 
 struct Read {
@@ -63,6 +65,7 @@ impl FileChannel {
         let signal = Arc::new(Signal { arrived: Notify::new(), until: AtomicU64::new(u64::MAX) });
         self.shared.readers.lock().insert(name.into(), signal.clone());
         let cursor = reader.cursor();
+        let passing = self.passing(name, cursor.settled());
         Ok(FileReader {
             channel: self.clone(),
             taken: cursor.settled(),
@@ -74,6 +77,7 @@ impl FileChannel {
             fuller_until: None,
             signal,
             cuts: None,
+            passing,
         })
     }
 }
@@ -187,6 +191,7 @@ impl FileReader {
             return cuts.settle(next);
         }
         self.cursor.settle(next);
+        self.passing.lock().settle(next);
         self.channel.count_held();
     }
 
@@ -235,6 +240,7 @@ impl FileReader {
         if self.cuts.as_mut().is_some_and(|cuts| !cuts.count(&taken)) {
             return None;
         }
+        self.passing.lock().passed.given += taken.next - taken.first;
         self.taken = taken.next;
         self.fuller_until = None;
         while self.ahead.front().is_some_and(|(first, batch)| first + batch.count() as u64 <= self.taken) {

@@ -89,6 +89,18 @@ impl Client {
         Ok((low, high))
     }
 
+    /// The offset behind the newest record that a fetch has heard of. Asks nobody; nothing while no fetch has heard of any.
+    pub fn known_end(&self, topic: &str, partition: i32) -> Option<i64> {
+        let (mut low, mut high) = (0, 0);
+        // SAFETY: client, name and the two numbers live for the call.
+        check(unsafe {
+            let topic = c_string(topic);
+            sys::rd_kafka_get_watermark_offsets(self.rk(), topic.as_ptr(), partition, &mut low, &mut high)
+        })
+        .ok()?;
+        (high >= 0).then_some(high)
+    }
+
     /// Behind the last record read of each of these partitions, also where nobody is shown it: transactions end in such
     /// records. Asks nobody, so it is cheap; [`offset::NONE`](super::offset::NONE) where nothing was read yet.
     pub fn positions(&self, partitions: &[TopicOffset]) -> Vec<TopicOffset> {
