@@ -7,8 +7,10 @@
 //! listener (address, limits) -> door (who may ask what) -> routes (what is asked) -> Control
 //! ```
 
+mod act;
 mod address;
 mod answer;
+pub mod client;
 mod door;
 mod listener;
 mod openapi;

@@ -8,10 +8,10 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Response, StatusCode, header};
 use axum::response::IntoResponse;
-use axum::routing::{MethodRouter, get};
+use axum::routing::{MethodRouter, get, post};
 
 use super::answer::{Answer, Problem, json, text};
-use super::{Desk, openapi};
+use super::{Desk, act, openapi};
 use crate::control::status::{AgentStatus, PipelineStatus, StageDetail};
 use crate::control::{PipelineControl, StageControl, StageRef, UnknownStage, health};
 use crate::metrics::{Format, Snapshot, encode};
@@ -30,7 +30,15 @@ pub(super) fn paths() -> Vec<(&'static str, MethodRouter<Arc<Desk>>)> {
         ("/v1/status", get(status)),
         ("/v1/pipelines/{pipeline}", get(pipeline)),
         ("/v1/stages/{stage}", get(stage)),
+        ("/v1/stages/{stage}/swap", post(act::swap)),
+        ("/v1/stages/{stage}/rollback", post(act::rollback)),
+        ("/v1/stages/{stage}/pause", post(act::pause)),
+        ("/v1/stages/{stage}/resume", post(act::resume)),
         ("/v1/pipelines/{pipeline}/stages/{stage}", get(stage)),
+        ("/v1/pipelines/{pipeline}/stages/{stage}/swap", post(act::swap)),
+        ("/v1/pipelines/{pipeline}/stages/{stage}/rollback", post(act::rollback)),
+        ("/v1/pipelines/{pipeline}/stages/{stage}/pause", post(act::pause)),
+        ("/v1/pipelines/{pipeline}/stages/{stage}/resume", post(act::resume)),
     ]
 }
 
@@ -81,8 +89,7 @@ async fn pipeline(State(desk): State<Arc<Desk>>, Path(name): Path<String>) -> An
 
 async fn stage(State(desk): State<Arc<Desk>>, Path(path): Path<Vec<(String, String)>>) -> Answer {
     let stage = desk.stage(path)?;
-    let pipeline = desk.pipeline(stage.pipeline())?;
-    Ok(json(StatusCode::OK, &StageDetail::of(&pipeline, &stage, &desk.rates.lock(), desk.patience)))
+    desk.detail(&stage)
 }
 
 impl Desk {
@@ -103,6 +110,15 @@ impl Desk {
             _ => Problem::new(StatusCode::NOT_FOUND, "stage", error.to_string()),
         };
         self.control.stage(&name).map_err(unknown)
+    }
+
+    /// How a stage is.
+    ///
+    /// # Errors
+    /// When its pipeline has just ended.
+    pub(super) fn detail(&self, stage: &StageControl) -> Answer {
+        let pipeline = self.pipeline(stage.pipeline())?;
+        Ok(json(StatusCode::OK, &StageDetail::of(&pipeline, stage, &self.rates.lock(), self.patience)))
     }
 
     fn pipeline(&self, name: &str) -> Result<Arc<PipelineControl>, Problem> {

@@ -68,6 +68,16 @@ impl Write for LogWriter {
     }
 }
 
+/// A text on one line, harmless on a terminal.
+pub fn printable(text: &str) -> String {
+    escaped(text)
+}
+
+/// A text in its lines, harmless on a terminal.
+pub fn printable_lines(text: &str) -> String {
+    text.lines().map(escaped).collect::<Vec<_>>().join("\n")
+}
+
 fn escaped(line: &str) -> String {
     let (text, end) = match line.strip_suffix('\n') {
         Some(text) => (text, "\n"),

@@ -1,12 +1,15 @@
 //! The command line: what can be asked of `wasmflow`, and what each answer exits with.
 
+mod act;
 mod admin;
+mod agents;
 mod channel;
 mod compile;
 mod inspect;
 mod logs;
 mod run;
 mod source;
+mod status;
 mod validate;
 
 use std::io::Write as _;
@@ -35,6 +38,8 @@ const EXAMPLES: &str = "\
 Examples:
   wasmflow validate pipeline.toml      everything that can be known without running it
   wasmflow run pipeline.toml           run it until it ends, or until Ctrl-C
+  wasmflow status                      what runs, how fast, and what last went wrong
+  wasmflow swap enrich ./new.wasm      another plugin for a running stage
   wasmflow plugin inspect tail         what a standard plugin does, its configuration and its grants
   wasmflow plugin inspect ./my.wasm    the same of a plugin of your own
 
@@ -70,6 +75,16 @@ enum Command {
     Run(run::Run),
     /// Check pipeline files without running them
     Validate(validate::Validate),
+    /// Show what runs
+    Status(status::Status),
+    /// Swap the plugin, or the configuration, of a running stage
+    Swap(act::Swap),
+    /// Go back to the plugin that served before
+    Rollback(act::Rollback),
+    /// Have a stage take no more batches
+    Pause(act::Pause),
+    /// Have a paused stage go on
+    Resume(act::Resume),
     /// Look into plugins
     #[command(subcommand)]
     Plugin(PluginCommand),
@@ -114,6 +129,11 @@ impl Arguments {
         match self.command {
             Command::Run(run) => run.execute(&self.global),
             Command::Validate(validate) => validate.execute(&self.global),
+            Command::Status(status) => status.execute(),
+            Command::Swap(swap) => swap.execute(),
+            Command::Rollback(rollback) => rollback.execute(),
+            Command::Pause(pause) => pause.execute(),
+            Command::Resume(resume) => resume.execute(),
             Command::Plugin(PluginCommand::Inspect(inspect)) => inspect.execute(&self.global),
             Command::Channel(command) => command.execute(),
             Command::Source(command) => command.execute(),
