@@ -8,8 +8,7 @@ use crate::world::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_swaps_under_load_leave_each_event_once_in_order_and_each_batch_to_one_version() {
-    const TOTAL: u64 = 400_000;
-    let running = Running::start("swap-load", &numbers_to_files(TOTAL, "")).await;
+    let running = Running::endless("swap-load", "", &all_numbers_to_files("")).await;
     let versions = [stamp(running.folder(), "v1"), stamp(running.folder(), "v2")];
     let mut swaps = 0;
     for swap in 0..200 {
@@ -22,22 +21,21 @@ async fn two_hundred_swaps_under_load_leave_each_event_once_in_order_and_each_ba
     let stage = running.stage("stamp");
     assert_eq!((stage.generation(), stage.history().len()), (201, 20));
     assert!(stage.history().iter().all(|record| record.result == SwapResult::Serving));
-    let file = running.end().await;
-    let seen = check(&lines(&file), TOTAL);
+    let file = running.stop().await;
+    let seen = check_all(&lines(&file));
     assert_eq!(seen.len(), swaps + 1, "each generation had its batches");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_an_interceptor_keeps_back_goes_on_before_the_next_one_takes_over() {
-    const TOTAL: u64 = 40_000;
-    let running = Running::start("swap-keep", &numbers_to_files(TOTAL, "config = { keep = 3 }")).await;
+    let running = Running::endless("swap-keep", "", &all_numbers_to_files("config = { keep = 3 }")).await;
     let versions = [stamp(running.folder(), "v1"), stamp(running.folder(), "v2")];
     for swap in 0..20 {
         let request = SwapRequest { wait_for: WaitFor::FirstBatch, ..to(&versions[(swap + 1) % 2]) };
         running.swap("stamp", request).await.unwrap();
     }
-    let file = running.end().await;
-    assert_eq!(check(&lines(&file), TOTAL).len(), 21);
+    let file = running.stop().await;
+    assert_eq!(check_all(&lines(&file)).len(), 21);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::task::JoinHandle;
 use wasmflow::agent::{self, AgentError, RunReport};
 use wasmflow::config::{Colour, Severity, StageConfig, load};
@@ -13,8 +14,17 @@ use wasmflow::swap::{SwapError, SwapReport, SwapRequest, WaitFor};
 use wasmflow_tests::agent::PipelineFile;
 use wasmflow_tests::component::component;
 
+/// Agents stop at a signal to the process: one that is to be stopped runs alone, those that end by themselves run together.
+static ALONE: RwLock<()> = RwLock::const_new(());
+
+enum Place {
+    Alone(#[expect(dead_code, reason = "held")] RwLockWriteGuard<'static, ()>),
+    AmongOthers(#[expect(dead_code, reason = "held")] RwLockReadGuard<'static, ()>),
+}
+
 /// A pipeline that runs in this process. Its folder goes with it.
 pub struct Running {
+    place: Place,
     pub control: Control,
     file: PipelineFile,
     agent: JoinHandle<Result<RunReport, AgentError>>,
@@ -23,7 +33,17 @@ pub struct Running {
 impl Running {
     /// Starts the stages.
     pub async fn start(name: &str, stages: &str) -> Self {
+        Self::at(Place::AmongOthers(ALONE.read().await), name, "", stages).await
+    }
+
+    /// Starts stages that do not end by themselves; with lines for the `[pipeline]` table.
+    pub async fn endless(name: &str, promise: &str, stages: &str) -> Self {
+        Self::at(Place::Alone(ALONE.write().await), name, promise, stages).await
+    }
+
+    async fn at(place: Place, name: &str, promise: &str, stages: &str) -> Self {
         let file = PipelineFile::new(name, stages);
+        file.promise(promise);
         let engine = Engine::new(EngineOptions { cache_dir: Some(cache()), ..EngineOptions::default() }).unwrap();
         let mut loaded = load(&[file.path().to_owned()], &|name| std::env::var_os(name), &engine).await;
         let loaded = loaded.remove(0);
@@ -39,7 +59,7 @@ impl Running {
         while control.pipeline(&name).is_none_or(|pipeline| pipeline.stages().is_empty()) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        Self { control, file, agent }
+        Self { place, control, file, agent }
     }
 
     pub fn folder(&self) -> &Path {
@@ -52,6 +72,13 @@ impl Running {
 
     pub async fn swap(&self, stage: &str, request: SwapRequest) -> Result<SwapReport, SwapError> {
         self.control.swap(&stage.parse().unwrap(), request).await
+    }
+
+    /// Stops an endless pipeline, and waits until what is on its way is delivered.
+    pub async fn stop(self) -> PipelineFile {
+        assert!(matches!(self.place, Place::Alone(_)), "others would stop too");
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM).unwrap();
+        self.end().await
     }
 
     /// Waits for the end of a finite pipeline.
@@ -94,6 +121,11 @@ pub fn to(plugin: &PluginOrigin) -> SwapRequest {
 /// The same, with a configuration.
 pub fn with(plugin: &PluginOrigin, config: &str) -> SwapRequest {
     SwapRequest { config: Some(StageConfig::plain(config)), ..to(plugin) }
+}
+
+/// The numbers without end, as [`numbers_to_files`].
+pub fn all_numbers_to_files(more: &str) -> String {
+    numbers_to_files(0, more).replace("config = { total = 0 }", "config = {}")
 }
 
 /// `total` numbers, through the interceptor `stamp`, as lines into the folder `out`: a batch of 100 for each sync of the disk.
@@ -159,6 +191,11 @@ pub fn lines(file: &PipelineFile) -> Vec<Line> {
 /// Every number once and in order, and each batch by one version. Gives the versions in their order.
 pub fn check(lines: &[Line], total: u64) -> Vec<String> {
     assert_eq!(lines.len() as u64, total, "events lost or repeated");
+    check_all(lines)
+}
+
+/// The same, however many there are.
+pub fn check_all(lines: &[Line]) -> Vec<String> {
     let misplaced = lines.iter().zip(0..).find(|(line, number)| line.number != *number);
     assert_eq!(misplaced, None, "out of order");
     let mut versions: Vec<String> = Vec::new();
