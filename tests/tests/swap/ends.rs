@@ -1,10 +1,16 @@
 //! Sources and sinks: drained, closed and opened anew, at the position of the last put; opened as they were when that fails.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use wasmflow::plugin::{PluginKind, PluginOrigin};
 use wasmflow::swap::{SwapRequest, SwapStep, WaitFor};
+use wasmflow_tests::agent::PipelineFile;
 use wasmflow_tests::component::component;
+use wasmflow_tests::ledger::{self, Ledger};
+use wasmflow_tests::netcat::NetcatClient;
+use wasmflow_tests::port::free_port;
 
 use crate::world::*;
 
@@ -111,4 +117,88 @@ async fn a_candidate_that_needs_more_than_its_stage_is_allowed_is_refused_with_t
         "{error:?}"
     );
     running.end().await;
+}
+
+/// These stages before files with the events' bodies as lines.
+fn to_files(stages: &str) -> String {
+    format!(
+        r#"{stages}
+    [channels.events]
+    type = "memory"
+
+    [sinks.files]
+    plugin = "file-roll"
+    channel = "events"
+    config = {{ dir = "out", roll_interval = "0" }}
+    allow = {{ dirs = [{{ path = "out", write = true }}] }}
+"#
+    )
+}
+
+/// Every line in the folder `out`, as it was sent.
+fn ledger_of(file: &PipelineFile) -> Ledger {
+    let texts = files(file).into_iter().map(|path| std::fs::read_to_string(path).unwrap());
+    let texts: Vec<String> = texts.collect();
+    Ledger::of(texts.iter().flat_map(|text| text.lines()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tailed_log_that_grows_has_each_line_once_through_twenty_swaps() {
+    let stages = r#"
+    [sources.log]
+    plugin = "tail"
+    channels = ["events"]
+    config = { files = ["logs/*.log"], file_header = false }
+    allow = { dirs = [{ path = "logs" }] }
+"#;
+    let running = Running::endless("swap-tail", "", &to_files(stages)).await;
+    let stop = Arc::<AtomicBool>::default();
+    let log = running.folder().join("logs/app.log");
+    std::fs::create_dir_all(log.parent().unwrap()).unwrap();
+    let told = stop.clone();
+    let writing = tokio::task::spawn_blocking(move || ledger::append_until(&log, &told));
+    for _ in 0..20 {
+        running.swap("log", anew()).await.unwrap();
+    }
+    stop.store(true, Ordering::Relaxed);
+    let written = writing.await.unwrap().unwrap();
+    running.until_accepted("files", written).await;
+    ledger_of(&running.stop().await).assert_each_once_in_order("log", written);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_of_a_listening_source_see_a_reconnect_at_most_and_each_answered_line_is_there_once() {
+    let port = free_port();
+    let stages = format!(
+        r#"
+    [sources.netcat]
+    plugin = "netcat"
+    channels = ["events"]
+    config = {{ bind = "127.0.0.1:{port}" }}
+    allow = {{ listen = ["127.0.0.1:{port}"] }}
+"#
+    );
+    let running = Running::endless("swap-netcat", "", &to_files(&stages)).await;
+    let stop = Arc::<AtomicBool>::default();
+    let told = stop.clone();
+    let asking = tokio::task::spawn_blocking(move || {
+        let mut client = NetcatClient::connect(port);
+        let mut asked = 0;
+        while !told.load(Ordering::Relaxed) {
+            match client.ask_if_open(&ledger::line("client", asked)).as_deref() {
+                Some("OK") => asked += 1,
+                Some(other) => panic!("answered `{other}`"),
+                // More than once in a swap, where it comes into the queue of a listener that is about to close.
+                None => client = NetcatClient::connect(port),
+            }
+        }
+        asked
+    });
+    for _ in 0..20 {
+        running.swap("netcat", anew()).await.unwrap();
+    }
+    stop.store(true, Ordering::Relaxed);
+    let asked = asking.await.unwrap();
+    let file = running.stop().await;
+    ledger_of(&file).assert_each_once_in_order("client", asked);
 }

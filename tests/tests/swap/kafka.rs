@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tokio::task::{JoinHandle, spawn_blocking};
+use wasmflow::metrics::{self, Format, Snapshot};
 use wasmflow::swap::{SwapRequest, WaitFor};
 use wasmflow_tests::broker::KafkaBroker;
 use wasmflow_tests::component::component;
@@ -57,10 +59,20 @@ fn feed(topics: Topics, topic: String, stop: Arc<AtomicBool>) -> JoinHandle<anyh
                 feeder.feed(partition, (fed..fed + 500).map(|number| ledger::line(&partition.to_string(), number)))?;
             }
             fed += 500;
+            // A copy of it all must not take longer than the swaps.
+            std::thread::sleep(Duration::from_millis(10));
         }
         feeder.finish()?;
         Ok(fed)
     })
+}
+
+/// How often the partitions of the pipeline's sources have changed, as its metrics say.
+fn rebalances(running: &Running) -> Vec<String> {
+    let text = metrics::encode(Snapshot::of(&running.control), Format::Plain);
+    let lines: Vec<_> = text.lines().filter(|line| line.starts_with("wasmflow_kafka_rebalances_total")).collect();
+    assert_eq!(lines.len(), 1, "one connection: {text}");
+    lines.into_iter().map(str::to_owned).collect()
 }
 
 /// Runs the copy under load with these swaps, and holds what arrived against what was sent.
@@ -74,7 +86,10 @@ async fn copied_through<F: AsyncFnOnce(&Running)>(name: &'static str, swaps: F) 
     let stop = Arc::<AtomicBool>::default();
     let running = Running::endless(name, "delivery = \"exactly-once\"\n", &copy(broker, name)).await;
     let feeding = feed(topics.clone(), format!("{name}-in"), stop.clone());
+    running.until_accepted("to", 1000).await;
+    let rebalances = rebalances(&running);
     swaps(&running).await;
+    assert_eq!(self::rebalances(&running), rebalances, "Kafka's clients belong to the stage");
     stop.store(true, Ordering::Relaxed);
     let fed = feeding.await??;
     running.until_accepted("to", fed * PARTITIONS as u64).await;

@@ -167,17 +167,22 @@ pub struct Line {
     pub batch: String,
 }
 
-/// What the sink has written, in order.
-pub fn lines(file: &PipelineFile) -> Vec<Line> {
-    let mut files: Vec<_> =
-        std::fs::read_dir(file.folder().path().join("out")).unwrap().map(|entry| entry.unwrap().path()).collect();
+/// The files in the folder `out`, in the order of their names' numbers.
+pub fn files(file: &PipelineFile) -> Vec<PathBuf> {
+    let folder = std::fs::read_dir(file.folder().path().join("out")).unwrap();
+    let mut files: Vec<_> = folder.map(|entry| entry.unwrap().path()).collect();
     files.sort_by_key(|path| {
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
         let mut parts = name.rsplit('-').map(|part| part.parse::<u64>().unwrap_or(0));
         let number = parts.next().unwrap();
         (parts.next(), number)
     });
-    let text: String = files.iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
+    files
+}
+
+/// What the sink has written, in order.
+pub fn lines(file: &PipelineFile) -> Vec<Line> {
+    let text: String = files(file).iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
     text.lines()
         .map(|line| {
             let line: serde_json::Value = serde_json::from_str(line).unwrap();
