@@ -12,6 +12,7 @@ use crate::stage::{Stage, StageStop};
 pub const REASON: &str = "dead-letter.reason";
 pub const STAGE: &str = "dead-letter.stage";
 pub const PLUGIN: &str = "dead-letter.plugin";
+pub const GENERATION: &str = "dead-letter.generation";
 pub const POSITION: &str = "dead-letter.position";
 
 /// Who puts the dead letters of a stage, as file channels know it. No stage has a name with a slash.
@@ -75,6 +76,7 @@ fn letters(rejected: &[RejectedBy], position: impl Fn(&Batch) -> String) -> Batc
     set(REASON, &|(_, rejected)| mask(&rejected.reason).into_owned());
     set(STAGE, &|(stage, _)| stage.name.to_string());
     set(PLUGIN, &|(stage, _)| stage.plugin.digest().to_string());
+    set(GENERATION, &|(stage, _)| stage.generation.to_string());
     set(POSITION, &|(_, rejected)| position(&rejected.event));
     batch.as_taken()
 }

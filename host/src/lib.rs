@@ -16,6 +16,7 @@ pub mod resume;
 pub mod selector;
 
 pub mod interceptor;
+pub mod replay;
 pub mod sink;
 pub mod source;
 pub mod stage;

@@ -22,6 +22,7 @@ use crate::interceptor::Chain;
 use crate::plugin::{CallError, Failure, Polled, Progress, SourceInstance};
 use crate::position::{Part, Position};
 use crate::position_store::PositionStore;
+use crate::replay;
 use crate::resume::Resume;
 use crate::selector::Selector;
 use crate::stage::{Backoff, Stage, StageStop};
@@ -367,6 +368,7 @@ impl SourceRunner {
             CallError::Failure(failure) => return Err(stage.stop(failure.to_string()).into()),
             CallError::Trap { kind, text } => {
                 stage.trapped(kind);
+                replay::keep_position(stage, &self.position, kind, &text);
                 warn!(source = %stage.name, call, %kind, text, "plugin trapped; it goes on with a fresh instance");
                 self.instance = None;
                 (text, None)

@@ -20,6 +20,7 @@ use crate::kafka::KafkaClients;
 use crate::metrics::StageCounters;
 use crate::plugin::{Engine, Plugin, PluginKind, PluginOrigin, StageContext};
 use crate::position_store::PositionStore;
+use crate::replay::Bundles;
 use crate::resume::resume;
 use crate::selector::Selector;
 use crate::sink::{SinkParts, SinkRunner};
@@ -58,6 +59,7 @@ pub struct Workshop {
     exactly_once: Option<ExactlyOnce>,
     logs: Option<Arc<LogSet>>,
     control: Arc<PipelineControl>,
+    bundles: Option<Arc<Bundles>>,
 }
 
 /// The plugins of a pipeline, by kind and origin.
@@ -120,7 +122,10 @@ impl Workshop {
         let (logs, recovered) =
             logs::open(pipeline, state.path(), removal).await.map_err(|error| AgentError::Logs(Box::new(error)))?;
         control.built(kafka.clone());
-        let mut workshop = Self { state, recovered, kafka, channels: BTreeMap::new(), logs, exactly_once, control };
+        let bundles = Bundles::open(state.path()).map(Arc::new);
+        let bundles = bundles.inspect_err(|error| tracing::warn!(%error, "what plugins fail on is not kept")).ok();
+        let channels = BTreeMap::new();
+        let mut workshop = Self { state, recovered, kafka, channels, logs, exactly_once, control, bundles };
         for (number, (name, spec)) in pipeline.channels.iter().enumerate() {
             let channel = workshop.channel(pipeline, name, spec, number);
             workshop.control.enter_channel(channel.clone());
@@ -273,6 +278,7 @@ impl Workshop {
             counters: counters.clone(),
             kafka,
             log: Arc::default(),
+            bundles: self.bundles.clone(),
         };
         self.control.enter(Stage {
             name: spec.name.shared(),

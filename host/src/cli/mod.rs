@@ -7,6 +7,7 @@ mod channel;
 mod compile;
 mod inspect;
 mod logs;
+mod replay;
 mod run;
 mod source;
 mod status;
@@ -94,6 +95,8 @@ enum Command {
     /// Say where a source of a stopped pipeline goes on
     #[command(subcommand)]
     Source(source::SourceCommand),
+    /// Give a plugin once more what it failed on
+    Replay(replay::Replay),
     #[command(name = "compile-plugin", hide = true)]
     Compile(compile::Compile),
     /// Print the JSON Schema of the pipeline file, for editors
@@ -137,6 +140,7 @@ impl Arguments {
             Command::Plugin(PluginCommand::Inspect(inspect)) => inspect.execute(&self.global),
             Command::Channel(command) => command.execute(),
             Command::Source(command) => command.execute(),
+            Command::Replay(replay) => replay.execute(&self.global),
             Command::Compile(compile) => compile.execute(),
             Command::Schema => print(&pretty(&wasmflow::config::pipeline_schema())),
             Command::Completions { shell } => completions(shell),

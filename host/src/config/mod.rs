@@ -29,7 +29,7 @@ mod text;
 mod variables;
 
 pub use diagnostic::{Diagnostic, Severity, nearest_hint};
-pub use grants::needs_line;
+pub use grants::{needs_line, toml_line as grants_line};
 pub use load::{LoadedFile, load, locate};
 pub use pipeline::{
     AckRule, AfterRetries, ChannelKind, ChannelName, ChannelSpec, ConnectionName, DeliveryPromise, DirGrant, Grants,

@@ -33,10 +33,15 @@ impl Source {
                 PluginOrigin::Standard { name, kind } => Cow::Borrowed(standard::find(*kind, name)?),
                 PluginOrigin::File(path) => Cow::Owned(read_file(&origin, path)?),
             };
-            let digest = Sha256::digest(&bytes).into();
-            Ok(Self { bytes, digest })
+            Ok(Self::of(bytes))
         });
         read.await.expect("reading a file does not panic")
+    }
+
+    pub fn of(bytes: impl Into<Cow<'static, [u8]>>) -> Self {
+        let bytes = bytes.into();
+        let digest = Sha256::digest(&bytes).into();
+        Self { bytes, digest }
     }
 
     pub fn bytes(&self) -> &[u8] {

@@ -67,7 +67,18 @@ impl Engine {
     /// # Errors
     /// When the bytes are not a plugin of this version.
     pub async fn load(&self, origin: &PluginOrigin) -> Result<Arc<Plugin>, PluginError> {
-        let source = Source::read(origin).await?;
+        self.load_source(origin, Source::read(origin).await?).await
+    }
+
+    /// As [`load`](Self::load), of bytes that are at hand; `origin` is where they once came from.
+    ///
+    /// # Errors
+    /// When the bytes are not a plugin of this version.
+    pub async fn load_bytes(&self, origin: &PluginOrigin, bytes: Vec<u8>) -> Result<Arc<Plugin>, PluginError> {
+        self.load_source(origin, Source::of(bytes)).await
+    }
+
+    async fn load_source(&self, origin: &PluginOrigin, source: Source) -> Result<Arc<Plugin>, PluginError> {
         let key = format!("{} {origin}", source.digest());
         if let Some(plugin) = self.loaded().get(&key).and_then(Weak::upgrade) {
             return Ok(plugin);

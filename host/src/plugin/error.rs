@@ -42,6 +42,8 @@ pub enum TrapKind {
 }
 
 impl TrapKind {
+    pub const ALL: [Self; 5] = [Self::Trap, Self::Cpu, Self::CallTimeout, Self::Memory, Self::Contract];
+
     /// Whether it came of taking too long.
     pub fn is_timeout(self) -> bool {
         matches!(self, Self::Cpu | Self::CallTimeout)

@@ -168,6 +168,7 @@ async fn asked(world: &World, origin: &PluginOrigin) -> Result<Asked, CallError>
         counters: Arc::default(),
         kafka: None,
         log: Arc::default(),
+        bundles: None,
     };
     let load = |store: &mut _, instance: &_| world.descriptor.load(store, instance);
     Instance::new(&world.pre, &stage, Printing::Log, load).await

@@ -28,6 +28,7 @@ pub use crate::capability::log::LogAllowance;
 use crate::config::{Grants, Limits};
 use crate::kafka::StageKafka;
 use crate::metrics::StageCounters;
+use crate::replay::Bundles;
 
 pub use compiler::Compiler;
 pub use contract::{Delivered, Delivery, Description, Intercepted, Need, Outcome, Polled, Problem, Progress, Rejected};
@@ -101,6 +102,8 @@ pub struct StageContext {
     pub kafka: Option<Arc<StageKafka>>,
     /// What the stage may still log: shared by its instances, so that a fresh one is not a fresh allowance.
     pub log: Arc<LogAllowance>,
+    /// Where the calls are kept that the plugin died in; nothing where none are.
+    pub bundles: Option<Arc<Bundles>>,
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use super::{Backoff, Stage, StageStop};
 use crate::config::pipeline::AfterRetries;
 use crate::event::Batch;
 use crate::plugin::{CallError, Failure, Rejected, TrapKind};
+use crate::replay;
 
 /// Traps in a row before each fresh instance has to wait: finding one bad event among 1000 takes eleven.
 const FREE_TRAPS: u32 = 12;
@@ -80,6 +81,10 @@ impl Piece {
             CallError::Trap { kind, text } => (kind, text),
         };
         stage.trapped(kind);
+        // The whole batch when it first fails, in case it takes more than one event; then the guilty one.
+        if self.attempt == 1 || self.batch.count() == 1 {
+            replay::keep_batch(stage, &self.batch, kind, &text);
+        }
         warn!(stage = %stage.name, %kind, events = self.batch.count(), text, "plugin trapped; it goes on with a fresh instance");
         if kind == TrapKind::CallTimeout {
             return self.again(stage, text, None);

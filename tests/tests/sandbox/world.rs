@@ -40,6 +40,7 @@ pub fn stage(plugin_kind: PluginKind) -> StageContext {
         counters: Arc::default(),
         kafka: None,
         log: Arc::default(),
+        bundles: None,
     }
 }
 
