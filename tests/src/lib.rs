@@ -4,6 +4,7 @@
 //! with the test process, however that ends. A test whose server is not installed skips aloud; with `CI` set it fails.
 
 pub mod acl;
+pub mod admin;
 pub mod agent;
 pub mod binary;
 pub mod broker;
