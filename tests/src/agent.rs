@@ -67,26 +67,6 @@ impl Agent {
         Self::start(command)
     }
 
-    /// Runs `wasmflow run` on the pipeline file with further arguments and variables.
-    ///
-    /// # Panics
-    /// When the binary cannot be started.
-    pub fn run_arguments(pipeline: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
-        let mut command = command("run", pipeline);
-        command.args(arguments).envs(variables.iter().copied());
-        Self::start(command)
-    }
-
-    /// As [`run_arguments`](Self::run_arguments), with a console that nobody reads until [`read_console`](Self::read_console).
-    ///
-    /// # Panics
-    /// When the binary cannot be started.
-    pub fn run_arguments_unread(pipeline: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
-        let mut command = command("run", pipeline);
-        command.args(arguments).envs(variables.iter().copied()).stdout(Stdio::piped());
-        Self::start_quiet(command)
-    }
-
     /// Runs the pipeline file without some of root's capabilities, as `setpriv --bounding-set` lists them.
     ///
     /// # Panics
@@ -225,16 +205,8 @@ pub fn wasmflow_verb(verb: &str, pipeline: &Path) -> Ended {
 /// # Panics
 /// When it still runs after a minute.
 pub fn wasmflow_run(arguments: &[&str]) -> Ended {
-    wasmflow_with(arguments, &[])
-}
-
-/// As [`wasmflow_run`], with variables.
-///
-/// # Panics
-/// When it still runs after a minute.
-pub fn wasmflow_with(arguments: &[&str], variables: &[(&str, &str)]) -> Ended {
     let mut command = Command::new(wasmflow());
-    command.args(arguments).env_remove("RUST_LOG").envs(variables.iter().copied());
+    command.args(arguments).env_remove("RUST_LOG");
     Agent::start(command).wait(Duration::from_secs(60))
 }
 

@@ -18,6 +18,20 @@ pub fn component(package: &str) -> PathBuf {
     path
 }
 
+/// A version of `stamp-interceptor` that stamps these two letters, made in the folder.
+///
+/// # Panics
+/// When the component has no version to change, or the folder cannot be written.
+pub fn stamp_version(folder: &Path, version: &str) -> PathBuf {
+    let mut bytes = std::fs::read(component("stamp-interceptor")).expect("it was compiled");
+    let start = b"stamp-version=";
+    let at = bytes.windows(start.len()).position(|window| window == start).expect("the version is in the component");
+    bytes[at + start.len()..at + start.len() + 2].copy_from_slice(version.as_bytes());
+    let path = folder.join(format!("stamp-{version}.wasm"));
+    std::fs::write(&path, bytes).expect("the folder is the test's own");
+    path
+}
+
 /// All packages in `tests/plugins`: each folder has the name of its package.
 ///
 /// # Panics

@@ -22,3 +22,4 @@ pub mod records;
 pub mod run;
 pub mod skip;
 pub mod soak;
+pub mod stamped;

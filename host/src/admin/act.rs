@@ -213,6 +213,7 @@ struct Report {
     new_imports: Vec<String>,
     shadow: Option<Shadow>,
     pause_ms: f64,
+    plugin_time_ms: f64,
     gap_ms: Option<f64>,
     watch: &'static str,
 }
@@ -239,6 +240,7 @@ impl Report {
             new_imports: report.new_imports.clone(),
             shadow: report.shadow.as_ref().map(Shadow::of),
             pause_ms: milliseconds(report.pause),
+            plugin_time_ms: milliseconds(report.plugin_time),
             gap_ms: report.gap.map(milliseconds),
             watch: match report.watch {
                 WatchEnd::Running => "running",

@@ -1,8 +1,6 @@
 //! Pipelines run by the built binary against real servers. One executable, so that all its tests share one broker and one
 //! database; what depends on a quiet machine is in `timing` instead.
 
-mod admin;
-mod admin_commands;
 mod cited;
 mod ends;
 mod exactly_once;
@@ -22,5 +20,6 @@ mod readme;
 mod replay;
 mod roads;
 mod servers;
+mod swap;
 mod tail_faults;
 mod unreachable;
