@@ -61,12 +61,11 @@ impl SinkRunner {
             let _ = switch.answer.send(Err(SwapError::at(SwapStep::Drain, reason)));
             return Ok(());
         }
-        let closing = Instant::now();
         if let Some(instance) = self.instance.take() {
             close_in_time(&self.parts.stage, instance).await;
         }
         let opened = open::<SinkInstance>(&switch.stage, &Position::default()).await;
-        let plugin_time = closing.elapsed();
+        let plugin_time = boundary.elapsed();
         let Switch { stage, trial, answer, .. } = switch;
         // Whoever ordered it may be gone.
         let _ = match opened {

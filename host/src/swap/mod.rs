@@ -111,7 +111,7 @@ pub struct SwapReport {
     pub shadow: Option<ShadowReport>,
     /// From the boundary between two batches to the new generation being ready; of several uses the longest.
     pub pause: Duration,
-    /// How much of that a source's or sink's own close and open took.
+    /// How much of that a source's or sink's own drain, close and open took.
     pub plugin_time: Duration,
     /// From the end of the last batch of the old generation to the beginning of the first of the new; nothing while that has not
     /// come. In an idle pipeline this is mostly waiting for events.

@@ -95,7 +95,7 @@ pub struct Switch {
 pub struct Switched {
     /// From the boundary between two batches to the new generation being ready.
     pub pause: Duration,
-    /// How much of that the plugins' own close and open took.
+    /// How much of that the plugins' own drain, close and open took.
     pub plugin_time: Duration,
     /// To be closed off the road of the events.
     pub old: Option<InterceptorInstance>,

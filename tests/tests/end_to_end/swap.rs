@@ -27,7 +27,7 @@ fn two_hundred_swaps_by_command_leave_each_event_once_in_order_and_each_batch_to
         let arguments = ["swap", "stamp", &versions[(swap + 1) % 2], "--wait-for", "first-batch"];
         let report = agent.json(&arguments);
         assert_eq!(report["generation"], swap + 2, "{report}");
-        assert!(report["gap_ms"].is_number(), "{report}");
+        assert!(swap == 0 || report["gap_ms"].is_number(), "the batch before, and the first one since: {report}");
     }
     let status = agent.json(&["status", "stamp"]);
     assert_eq!(

@@ -15,7 +15,7 @@ async fn two_hundred_swaps_under_load_leave_each_event_once_in_order_and_each_ba
         let request = SwapRequest { wait_for: WaitFor::FirstBatch, ..to(&versions[(swap + 1) % 2]) };
         let report = running.swap("stamp", request).await.unwrap();
         assert_eq!(report.generation, swap as u64 + 2);
-        assert!(report.gap.is_some(), "the first batch has come: {report:?}");
+        assert!(swap == 0 || report.gap.is_some(), "the batch before, and the first one since: {report:?}");
         swaps += 1;
     }
     let stage = running.stage("stamp");

@@ -1,6 +1,6 @@
 //! Measures wasmflow from outside, each figure beside a reference of the same run, and prints a table; `make bench` runs it.
 //!
-//! Arguments choose the parts (`memory`, `file`, `kafka`, `exactly-once`, `start`, `latency`); without any all run.
+//! Arguments choose the parts (`memory`, `file`, `kafka`, `exactly-once`, `start`, `latency`, `swap`); without any all run.
 
 use std::process::ExitCode;
 
@@ -11,6 +11,7 @@ mod latency;
 mod memory;
 mod report;
 mod start;
+mod swap;
 
 use report::Report;
 
@@ -18,13 +19,14 @@ use report::Report;
 const RUNS: usize = 5;
 
 type Part = fn(&mut Report) -> anyhow::Result<()>;
-const PARTS: [(&str, Part); 6] = [
+const PARTS: [(&str, Part); 7] = [
     ("memory", memory::measure),
     ("file", file::measure),
     ("kafka", kafka::measure),
     ("exactly-once", exactly_once::measure),
     ("start", start::measure),
     ("latency", latency::measure),
+    ("swap", swap::measure),
 ];
 
 fn main() -> ExitCode {
