@@ -13,6 +13,7 @@ use rustix::process::Signal;
 use crate::folder::Folder;
 use crate::port::free_port;
 use crate::process::{Process, wait_until};
+use crate::proxy::Proxy;
 use crate::skip::skip;
 
 /// Time for a Java process on a busy machine to start and serve.
@@ -72,6 +73,22 @@ impl KafkaBroker {
         Some(Self::fresh_with(AUTHORIZER).expect("the broker starts"))
     }
 
+    /// A broker of the caller's own whose clients with a password are told to find it at `proxy`. `None` as for
+    /// [`shared`](Self::shared).
+    ///
+    /// # Panics
+    /// When it is installed and does not start.
+    pub fn behind(proxy: &Proxy) -> Option<Self> {
+        if installed_jars().is_none() {
+            skip_without_kafka();
+            return None;
+        }
+        let listeners = format!("advertised.listeners=PLAINTEXT://127.0.0.1:{{port}},PASSWORD://{}\n", proxy.address());
+        let broker = Self::fresh_with(&listeners).expect("the broker starts");
+        proxy.lead_to(broker.password_address());
+        Some(broker)
+    }
+
     fn fresh() -> anyhow::Result<Self> {
         Self::fresh_with("")
     }
@@ -80,7 +97,10 @@ impl KafkaBroker {
         let jars = installed_jars().context("Kafka's jars are not in the cache")?;
         let folder = Folder::new("kafka");
         let (port, password_port) = (free_port(), free_port());
-        let settings = folder.write("server.properties", settings(folder.path(), port, password_port) + more_settings);
+        let settings = folder.write(
+            "server.properties",
+            settings(folder.path(), port, password_port) + &more_settings.replace("{port}", &port.to_string()),
+        );
         format_storage(&jars, &folder, &settings)?;
         let process = start_node(&jars, &folder)?;
         let broker = Self { folder, jars, port, password_port, process };

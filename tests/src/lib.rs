@@ -18,6 +18,7 @@ pub mod netcat;
 pub mod pipelines;
 pub mod port;
 pub mod process;
+pub mod proxy;
 pub mod records;
 pub mod run;
 pub mod skip;

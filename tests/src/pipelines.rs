@@ -1,5 +1,7 @@
 //! Stages that several tests and benchmarks share, as text below the `[pipeline]` table.
 
+use crate::broker::USER;
+
 /// A memory channel `events` read by a sink that prints each body as a line.
 pub const CONSOLE: &str = r#"
     [channels.events]
@@ -27,6 +29,19 @@ pub const LINGER_MS: u64 = 5;
 /// The settings of a connection to the broker, all others as librdkafka has them.
 pub fn connection(broker: &str) -> String {
     format!("\"bootstrap.servers\" = \"{broker}\"")
+}
+
+/// The settings of a connection as [`USER`], at a listener that asks for a password.
+pub fn connection_as_user(address: &str) -> String {
+    let (user, password) = USER;
+    format!(
+        r#"{}
+    "security.protocol" = "sasl_plaintext"
+    "sasl.mechanism" = "PLAIN"
+    "sasl.username" = "{user}"
+    "sasl.password" = "{password}""#,
+        connection(address)
+    )
 }
 
 /// As [`connection`], with the linger stated.

@@ -43,7 +43,7 @@ pub use producer::Packing;
 pub use progress::{IfMissing, Progress, ProgressTopic};
 pub use records::{Choice, SendOptions};
 pub use stage::{InTransactions, Revocation, StageKafka, Start, Subscription};
-pub use transactional::{GroupOffsets, Haste, TransactionTrouble, TransactionalConnection, TransactionalProducer};
+pub use transactional::{GroupOffsets, Prepared, TransactionTrouble, TransactionalConnection, TransactionalProducer};
 
 /// What is wrong with a `[kafka.NAME]` table. The operator's fault: reported before anything starts.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

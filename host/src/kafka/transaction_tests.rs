@@ -13,6 +13,11 @@ use crate::event::{Batch, Event};
 const INIT_PRODUCER_ID: i16 = 22;
 const END_TRANSACTION: i16 = 26;
 
+const ADD_PARTITIONS: i16 = 24;
+
+/// `NOT_COORDINATOR`, the answer of a broker that no longer is the transaction's.
+const COORDINATOR_MOVED: Code = Code(16);
+
 /// `COORDINATOR_LOAD_IN_PROGRESS`, which librdkafka deals with by itself.
 const COORDINATOR_LOADING: Code = Code(14);
 
@@ -79,7 +84,7 @@ async fn what_belongs_to_the_next_transaction_waits_until_that_is_open() {
     assert_eq!(now.done().await.expect("it is delivered").len(), 0);
     assert!(tokio::time::timeout(Duration::from_millis(50), &mut next).await.is_err());
     fixture.outbox.close();
-    producer.commit(Vec::new()).await.expect("the broker commits");
+    producer.commit(producer.prepare(Vec::new())).await.expect("the broker commits");
     producer.begin().expect("the one before is committed");
     fixture.outbox.open(2, &producer);
     assert_eq!(next.await.expect("it is delivered").len(), 0);
@@ -117,6 +122,37 @@ async fn a_commit_by_a_producer_that_another_has_fenced_says_so() {
     fixture.outbox.open(1, &producer);
     send(&sink, 1).done().await.expect("it is delivered");
     fixture.fail_next(END_TRANSACTION, Code::PRODUCER_FENCED);
-    let answer = producer.commit(Vec::new()).await;
+    let answer = producer.commit(producer.prepare(Vec::new())).await;
     assert!(matches!(answer, Err(TransactionTrouble::Fenced(_))), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_coordinator_that_moves_in_a_transaction_is_found_again_by_this_producer_or_the_next() {
+    let fixture = Fixture::new();
+    fixture.fail_next(INIT_PRODUCER_ID, COORDINATOR_MOVED);
+    for moved in [ADD_PARTITIONS, END_TRANSACTION] {
+        let (sink, producer) = (fixture.sink(), fixture.producer().await);
+        producer.begin().expect("it has an id");
+        fixture.outbox.open(1, &producer);
+        fixture.fail_next(moved, COORDINATOR_MOVED);
+        assert_eq!(send(&sink, 1).done().await.expect("it is delivered").len(), 0);
+        let answer = producer.commit(producer.prepare(Vec::new())).await;
+        // Found again; but the connection to the old one has ended, perhaps during the commit.
+        assert!(matches!(answer, Ok(()) | Err(TransactionTrouble::Again(_))), "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_ends_during_a_commit_leaves_its_outcome_open() {
+    let fixture = Fixture::new();
+    let (sink, producer) = (fixture.sink(), fixture.producer().await);
+    producer.begin().expect("it has an id");
+    fixture.outbox.open(1, &producer);
+    send(&sink, 1).done().await.expect("it is delivered");
+    let prepared = producer.prepare(Vec::new());
+    let broker = fixture.clients.connections["main"].broker().clone();
+    broker.go_down();
+    broker.come_up();
+    let answer = producer.commit(prepared).await;
+    assert!(matches!(answer, Err(TransactionTrouble::Again(_))), "{answer:?}");
 }

@@ -135,31 +135,47 @@ impl TransactionalProducer {
         answer
     }
 
-    /// Sends records as soon as they come, until what is returned is dropped: nothing more will come after them that a fuller request
-    /// could be waited for.
-    pub fn hasten(&self) -> Haste {
-        let goes_on = Arc::new(AtomicBool::new(true));
-        let flag = goes_on.clone();
+    /// Adds the offsets of these groups to the open transaction, and then sends records as soon as they come until it is committed or
+    /// what is returned is dropped: nothing more will come behind them that a fuller request could be waited for.
+    ///
+    /// A partition whose offset is in an open transaction may change hands: whoever has it next waits for the transaction's end.
+    pub fn prepare(&self, groups: Vec<GroupOffsets>) -> Prepared {
+        let (haste, wait) = (Haste(Arc::new(AtomicBool::new(true))), self.timeout);
+        let goes_on = haste.0.clone();
+        let (answer, sent) = oneshot::channel();
         self.calls.start_call(move |client| {
-            while flag.load(Ordering::Acquire) {
+            let mut send = |GroupOffsets { offsets, group }: GroupOffsets| client.send_offsets(&offsets, &group, wait);
+            // Nobody waits for it when the transaction has come to nothing meanwhile.
+            drop(answer.send(groups.into_iter().try_for_each(&mut send)));
+            while goes_on.load(Ordering::Acquire) {
                 client.flush(FLUSH_WAIT);
                 // All that has come by now is answered for.
                 std::thread::sleep(FLUSH_GAP);
             }
         });
-        Haste(goes_on)
+        Prepared { sent, _haste: haste, closed: self.client.closed_connections() }
     }
 
-    /// Commits the open transaction, with the offsets of these groups in it.
+    /// Commits the open transaction.
+    ///
+    /// librdkafka asks again by itself when a connection ends before the answer. What was on its way there may arrive late, and would
+    /// then end the *next* transaction, which has the same epoch (KIP-890, which librdkafka does not speak). So after that this
+    /// producer is not used again either: the next one has an epoch of its own.
     ///
     /// # Errors
     /// After `Again` it may be committed all the same: only a new producer, and then the committed positions, tell.
-    pub async fn commit(&self, groups: Vec<GroupOffsets>) -> Result<(), TransactionTrouble> {
-        for GroupOffsets { offsets, group } in groups {
-            let send = move |client: &Client, wait| client.send_offsets(&offsets, &group, wait);
-            self.call("add offsets to the transaction", self.timeout, send).await?;
+    pub async fn commit(&self, prepared: Prepared) -> Result<(), TransactionTrouble> {
+        let Prepared { sent, _haste: haste, closed } = prepared;
+        drop(haste);
+        self.answered("add offsets to the transaction", self.timeout, async { sent.await.ok() }).await?;
+        self.call("commit the transaction", self.timeout, |client, wait| client.commit_transaction(wait)).await?;
+        match self.client.closed_connections() == closed {
+            true => Ok(()),
+            false => Err(TransactionTrouble::Again(format!(
+                "connection `{}`: a broker's connection ended during the commit, and requests of it may still be on their way",
+                self.connection
+            ))),
         }
-        self.call("commit the transaction", self.timeout, |client, wait| client.commit_transaction(wait)).await
     }
 
     /// Ends the open transaction for those who wait behind it, as far as that is possible within `wait`.
@@ -194,7 +210,16 @@ impl TransactionalProducer {
         wait: Duration,
         call: impl FnOnce(&Client, Duration) -> Result<(), TransactionError> + Send + 'static,
     ) -> Result<(), TransactionTrouble> {
-        match tokio::time::timeout(wait + GRACE, self.calls.call(move |client| call(client, wait))).await {
+        self.answered(what, wait, self.calls.call(move |client| call(client, wait))).await
+    }
+
+    async fn answered(
+        &self,
+        what: &str,
+        wait: Duration,
+        answer: impl Future<Output = Option<Result<(), TransactionError>>>,
+    ) -> Result<(), TransactionTrouble> {
+        match tokio::time::timeout(wait + GRACE, answer).await {
             Ok(Some(Ok(()))) => Ok(()),
             Ok(Some(Err(error))) => Err(self.trouble(what, &error)),
             Ok(None) | Err(_) => {
@@ -208,8 +233,17 @@ impl TransactionalProducer {
     }
 }
 
-/// See [`TransactionalProducer::hasten`].
-pub struct Haste(Arc<AtomicBool>);
+/// A transaction on its way to its end: see [`TransactionalProducer::prepare`].
+#[must_use = "dropped, it no longer hastens"]
+pub struct Prepared {
+    sent: oneshot::Receiver<Result<(), TransactionError>>,
+    _haste: Haste,
+    /// Connections that had ended by then.
+    closed: u64,
+}
+
+/// As long as it lives, records do not wait for the linger.
+struct Haste(Arc<AtomicBool>);
 
 impl Drop for Haste {
     fn drop(&mut self) {

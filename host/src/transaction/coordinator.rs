@@ -7,12 +7,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::cut::Cut;
+use super::cut::{Cut, Positions};
 use super::{Progress, Round, Transactions};
 use crate::channel::CutLog;
 use crate::config::pipeline::RetryPolicy;
 use crate::kafka::{
-    GroupOffsets, Haste, Outbox, Packing, StageKafka, TransactionTrouble, TransactionalConnection,
+    GroupOffsets, Outbox, Packing, Prepared, StageKafka, TransactionTrouble, TransactionalConnection,
     TransactionalProducer,
 };
 use crate::stage::Backoff;
@@ -65,6 +65,13 @@ enum Step {
     Commit(Cut),
     /// Until then, or until something happens; for a cut that has been closed and is not settled, its number.
     Wait(Option<Instant>, Option<u64>),
+}
+
+/// What a closed cut's transaction needs besides its records.
+struct Ready {
+    cut: u64,
+    has_progress: bool,
+    prepared: Prepared,
 }
 
 impl From<TransactionTrouble> for End {
@@ -166,16 +173,21 @@ impl Coordinator {
         if round > 1 {
             info!(round, "transactions go on");
         }
-        let mut haste: Option<(u64, Haste)> = None;
+        let mut ready: Option<Ready> = None;
         loop {
-            match self.next_step() {
+            let step = self.next_step().and_then(|step| {
+                if let Step::Wait(_, Some(cut)) = step
+                    && ready.as_ref().is_none_or(|ready| ready.cut != cut)
+                {
+                    let positions = transactions.state.lock().cuts.closed.front().map(|cut| cut.positions.clone());
+                    ready = Some(self.prepare(producer, cut, &positions.unwrap_or_default())?);
+                }
+                Ok(step)
+            });
+            match step {
                 Err(End::Again(reason)) => return self.judged(producer, reason, None).await,
                 Err(end) => return end,
-                Ok(Step::Wait(until, last)) => {
-                    // The last records of a cut need not wait for more: those of the next one wait for its commit.
-                    if last != haste.as_ref().map(|(cut, _)| *cut) {
-                        haste = last.map(|cut| (cut, producer.hasten()));
-                    }
+                Ok(Step::Wait(until, _)) => {
                     tokio::select! {
                         () = transactions.wake.notified() => {}
                         () = transactions.clock.delivered.notified() => {}
@@ -183,9 +195,9 @@ impl Coordinator {
                     }
                 }
                 Ok(Step::Commit(cut)) => {
-                    haste = None;
                     let opened = cut.opened;
-                    if let Err(end) = self.commit(producer, cut).await {
+                    let ready = ready.take().filter(|ready| ready.cut == cut.number);
+                    if let Err(end) = self.commit(producer, cut, ready).await {
                         return match end {
                             End::Again(reason) => self.judged(producer, reason, opened).await,
                             end => end,
@@ -234,16 +246,25 @@ impl Coordinator {
         Ok(Step::Commit(cut))
     }
 
-    async fn commit(&mut self, producer: &TransactionalProducer, cut: Cut) -> Result<(), End> {
+    /// Says to the brokers what is committed with a cut that has been closed, while its last records are on their way.
+    fn prepare(&mut self, producer: &TransactionalProducer, cut: u64, positions: &Positions) -> Result<Ready, End> {
+        let groups = self.group_offsets(positions)?;
+        let has_progress = self.send_progress(producer, cut, positions)?;
+        Ok(Ready { cut, has_progress, prepared: producer.prepare(groups) })
+    }
+
+    async fn commit(&mut self, producer: &TransactionalProducer, cut: Cut, ready: Option<Ready>) -> Result<(), End> {
         self.parts.outbox.close();
-        let groups = self.group_offsets(&cut)?;
+        let ready = match ready {
+            Some(ready) => ready,
+            None => self.prepare(producer, cut.number, &cut.positions)?,
+        };
         // Asked again after the offsets: whoever gives a partition away says so before it leaves the assignment.
         if let Some(reason) = self.parts.transactions.state.lock().restart.clone() {
             return Err(End::Again(reason));
         }
-        let has_progress = self.send_progress(producer, &cut)?;
         let started = Instant::now();
-        match producer.commit(groups).await {
+        match producer.commit(ready.prepared).await {
             Ok(()) => self.parts.connection.counters().committed(started.elapsed()),
             Err(TransactionTrouble::Fenced(reason)) => return Err(self.fenced(producer, &cut, &reason).await),
             Err(trouble) => return Err(trouble.into()),
@@ -258,7 +279,7 @@ impl Coordinator {
         self.parts.logs.iter().for_each(|log| log.commit(cut.number));
         cut.settle();
         match &mut self.parts.progress {
-            Progress::Sources(progress) if has_progress => progress.committed().await,
+            Progress::Sources(progress) if ready.has_progress => progress.committed().await,
             Progress::Reader(progress, _) => progress.committed().await,
             _ => {}
         }
@@ -267,9 +288,9 @@ impl Coordinator {
         Ok(())
     }
 
-    fn group_offsets(&self, cut: &Cut) -> Result<Vec<GroupOffsets>, End> {
+    fn group_offsets(&self, positions: &Positions) -> Result<Vec<GroupOffsets>, End> {
         let mut groups = Vec::new();
-        for (source, parts) in &cut.positions {
+        for (source, parts) in positions {
             let kafka = self.parts.sources.get(source).filter(|kafka| kafka.has_consumer());
             let Some(kafka) = kafka else { continue };
             match kafka.group_offsets(parts) {
@@ -281,14 +302,19 @@ impl Coordinator {
     }
 
     /// Adds to the transaction what Kafka's groups do not count. True when there is any.
-    fn send_progress(&mut self, producer: &TransactionalProducer, cut: &Cut) -> Result<bool, End> {
+    fn send_progress(
+        &mut self,
+        producer: &TransactionalProducer,
+        cut: u64,
+        positions: &Positions,
+    ) -> Result<bool, End> {
         if let Progress::Reader(progress, cuts) = &mut self.parts.progress {
-            let Some(end) = cuts.end(cut.number) else { return Ok(false) };
+            let Some(end) = cuts.end(cut) else { return Ok(false) };
             progress.send(producer, end)?;
             return Ok(true);
         }
         let mut sent = false;
-        for (source, parts) in &cut.positions {
+        for (source, parts) in positions {
             if self.parts.sources.get(source).is_some_and(|kafka| kafka.has_consumer()) {
                 continue;
             }

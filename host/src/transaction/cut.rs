@@ -18,6 +18,9 @@ pub struct TransactionLimits {
     pub interval: Duration,
 }
 
+/// The parts of sources' positions, by source.
+pub(super) type Positions = BTreeMap<Arc<str>, Vec<Part>>;
+
 /// One cut: what goes into one transaction.
 #[derive(Debug, Default)]
 pub(super) struct Cut {
@@ -26,7 +29,7 @@ pub(super) struct Cut {
     /// When the first put came.
     pub(super) opened: Option<Instant>,
     /// The parts of each source's position that changed, as they stand after the cut.
-    pub(super) positions: BTreeMap<Arc<str>, Vec<Part>>,
+    pub(super) positions: Positions,
     /// Settled when the cut is committed.
     shares: Vec<ReceiptShare>,
 }

@@ -14,15 +14,7 @@ const LIMIT: Duration = Duration::from_secs(90);
 
 /// Tails the folder `logs` by a channel of this type into the topic of the pipeline's name, as [`USER`].
 fn tail_as_user(broker: &KafkaBroker, name: &str, channel: &str, config: &str) -> PipelineFile {
-    let (user, password) = USER;
-    let connection = format!(
-        r#"{}
-    "security.protocol" = "sasl_plaintext"
-    "sasl.mechanism" = "PLAIN"
-    "sasl.username" = "{user}"
-    "sasl.password" = "{password}""#,
-        pipelines::connection(&broker.password_address())
-    );
+    let connection = pipelines::connection_as_user(&broker.password_address());
     let sink = pipelines::topic_sink(&connection, name).replace("\"memory\"", &format!("\"{channel}\""));
     let pipeline = PipelineFile::new(name, &pipelines::tail_to(config, &sink));
     pipeline.promise("delivery = \"exactly-once\"\n");

@@ -6,6 +6,7 @@ mod ends;
 mod exactly_once;
 mod exactly_once_denied;
 mod exactly_once_file;
+mod exactly_once_network;
 mod examples;
 mod file_channel;
 mod file_channel_faults;

@@ -168,3 +168,143 @@ impl InCuts {
         self.cuts.state.lock().committed
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tempfile::TempDir;
+    use tokio::sync::Notify;
+    use wasmflow_log::{ChannelOptions, Disk, LogSet, Start};
+
+    use super::*;
+    use crate::channel::file::FileReader;
+    use crate::channel::{Capacity, Channel, PutNote, TakeLimits, commit_puts};
+    use crate::event::{Batch, Packed};
+
+    /// Closes a cut once it holds so many events.
+    #[derive(Debug)]
+    struct Full(Arc<CutClock>, u64, Mutex<u64>);
+
+    impl Cutter for Full {
+        fn take(&self, cut: u64, amount: Amount, note: &mut dyn FnMut()) -> bool {
+            if self.0.open() != cut {
+                return false;
+            }
+            note();
+            *self.2.lock() += amount.events;
+            if *self.2.lock() >= self.1 {
+                *self.2.lock() = 0;
+                self.0.close();
+            }
+            true
+        }
+
+        fn hurry(&self) {
+            self.0.close();
+        }
+    }
+
+    struct Fixture {
+        clock: Arc<CutClock>,
+        channel: Arc<FileChannel>,
+        reader: FileReader,
+        cuts: Arc<ReaderCuts>,
+    }
+
+    /// A channel with one reader whose cuts are of two events.
+    fn open(folder: &TempDir) -> Fixture {
+        let options = ChannelOptions {
+            min_free_bytes: 0,
+            readers: vec![("r".into(), Start::Oldest)],
+            ..ChannelOptions::new("events")
+        };
+        let logs = LogSet::open(Arc::new(Disk), folder.path(), "test", vec![options]).expect("the folder is ours").0;
+        let channel = FileChannel::new(&Arc::new(logs), "events", 0, Capacity { events: 100, bytes: 1 << 20 });
+        let mut reader = channel.reader("r").expect("it was named");
+        let clock = Arc::<CutClock>::default();
+        let cuts = reader.in_cuts(&clock, Arc::new(Full(clock.clone(), 2, Mutex::new(0))));
+        Fixture { clock, channel, reader, cuts }
+    }
+
+    impl Fixture {
+        async fn put(&self, bodies: &[&str]) {
+            let settled = Arc::<Notify>::default();
+            let batch = Batch::new(bodies.iter().collect::<Packed>());
+            let put = Channel::File(self.channel.clone()).begin_put(batch).await.expect("there is room");
+            let receipt = commit_puts(vec![put], PutNote::of("test"), &settled).expect("the log takes it");
+            while !receipt.is_durable() {
+                settled.notified().await;
+            }
+        }
+
+        /// What a take of one event brings: no bodies for the end of a cut.
+        async fn take(&mut self) -> Vec<String> {
+            let limits = TakeLimits { events: 1, bytes: 1000, wait: Duration::ZERO };
+            let taken = self.reader.take(&limits).await.expect("it can be read").expect("it has not ended");
+            taken.batch.bodies().iter().map(|body| String::from_utf8_lossy(body).into()).collect()
+        }
+
+        fn commit(&self, cut: u64) {
+            self.clock.set_done(cut);
+            self.cuts.commit(cut);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_hears_the_end_of_its_cuts_goes_one_ahead_and_its_cursor_moves_with_commits() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut fixture = open(&folder);
+        fixture.put(&["a", "b", "c", "d", "e"]).await;
+        for (bodies, cut) in [(vec!["a"], 1), (vec!["b"], 1), (vec![], 0), (vec!["c"], 2), (vec!["d"], 2), (vec![], 0)]
+        {
+            assert_eq!(fixture.take().await, bodies);
+            assert_eq!(fixture.reader.cut(), cut, "{bodies:?}");
+        }
+        let ahead = tokio::time::timeout(Duration::from_millis(50), fixture.take()).await;
+        assert!(ahead.is_err(), "cut 1 is not done, so cut 3 has to wait");
+        fixture.reader.settle(2);
+        assert!(fixture.cuts.is_settled(1) && !fixture.cuts.is_settled(2));
+        assert_eq!(fixture.cuts.cursor.settled(), 0);
+        fixture.commit(1);
+        assert_eq!(fixture.cuts.cursor.settled(), 2);
+        assert_eq!(fixture.take().await, ["e"]);
+    }
+
+    #[tokio::test]
+    async fn what_came_to_nothing_is_taken_again_from_what_is_committed_elsewhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut fixture = open(&folder);
+        fixture.put(&["a", "b", "c", "d", "e"]).await;
+        for _ in 0..5 {
+            fixture.take().await;
+        }
+        fixture.reader.settle(4);
+        fixture.cuts.void();
+        fixture.clock.set_done(fixture.clock.open());
+        fixture.clock.close();
+        // Whoever committed had no answer, and it was committed all the same.
+        fixture.cuts.go_on_from(2);
+        fixture.reader.restart();
+        assert_eq!(fixture.take().await, ["c"]);
+        assert_eq!(fixture.cuts.cursor.settled(), 2, "the cursor follows");
+        assert!(!fixture.cuts.is_settled(fixture.clock.open()));
+    }
+
+    #[tokio::test]
+    async fn the_log_ends_for_a_reader_once_all_of_it_is_committed() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut fixture = open(&folder);
+        let writer = Channel::File(fixture.channel.clone()).writer();
+        fixture.put(&["a"]).await;
+        drop(writer);
+        assert_eq!(fixture.take().await, ["a"]);
+        assert_eq!(fixture.take().await, [""; 0], "the end of the cut, which nobody else would have closed");
+        let limits = TakeLimits { events: 1, bytes: 1000, wait: Duration::ZERO };
+        let end = tokio::time::timeout(Duration::from_millis(50), fixture.reader.take(&limits)).await;
+        assert!(end.is_err(), "it may come again");
+        fixture.reader.settle(1);
+        fixture.commit(1);
+        assert!(fixture.reader.take(&limits).await.expect("it can be read").is_none());
+    }
+}

@@ -1,7 +1,8 @@
 //! A client's options on their way into librdkafka.
 
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rdkafka_sys as sys;
 use sys::rd_kafka_conf_res_t as Answer;
@@ -45,8 +46,8 @@ impl ClientConfig {
         if answer == Answer::RD_KAFKA_CONF_OK { Ok(()) } else { Err(explained(&explanation)) }
     }
 
-    /// Makes the client.
-    pub(super) fn start(self, role: Role) -> Result<NonNull<sys::rd_kafka_t>, String> {
+    /// Makes the client. Its connections that end are counted in `closed`, which must outlive it.
+    pub(super) fn start(self, role: Role, closed: &AtomicU64) -> Result<NonNull<sys::rd_kafka_t>, String> {
         let (kind, events) = match role {
             Role::Producer => (sys::rd_kafka_type_t::RD_KAFKA_PRODUCER, sys::RD_KAFKA_EVENT_DR),
             Role::Consumer => (
@@ -58,6 +59,8 @@ impl ClientConfig {
         // SAFETY: the object is ours; `rd_kafka_new` takes it over when it succeeds, and only then is it forgotten.
         let rk = unsafe {
             sys::rd_kafka_conf_set_log_cb(self.conf.as_ptr(), Some(log::line));
+            sys::rd_kafka_conf_set_opaque(self.conf.as_ptr(), std::ptr::from_ref(closed).cast_mut().cast());
+            sys::rd_kafka_conf_set_closesocket_cb(self.conf.as_ptr(), Some(close_connection));
             sys::rd_kafka_conf_set_events(self.conf.as_ptr(), events | sys::RD_KAFKA_EVENT_ERROR);
             sys::rd_kafka_new(kind, self.conf.as_ptr(), explanation.as_mut_ptr(), explanation.len())
         };
@@ -72,6 +75,19 @@ impl Drop for ClientConfig {
         // SAFETY: still ours: no client has taken it over.
         unsafe { sys::rd_kafka_conf_destroy(self.conf.as_ptr()) }
     }
+}
+
+/// librdkafka calls it from its own threads when a connection ends, whoever ended it.
+///
+/// # Safety
+/// For librdkafka only: the socket is its own, and `closed` what the client was made with.
+unsafe extern "C" fn close_connection(socket: c_int, closed: *mut c_void) -> c_int {
+    // SAFETY: promised by librdkafka, and by whoever made the client.
+    unsafe {
+        (*closed.cast::<AtomicU64>()).fetch_add(1, Ordering::AcqRel);
+        rustix::io::close(socket);
+    }
+    0
 }
 
 /// Every option that librdkafka knows and shows, for "did you mean".

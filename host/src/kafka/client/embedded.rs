@@ -1,6 +1,7 @@
 //! The embedded broker: librdkafka's mock cluster, in this process.
 
 use std::ptr::NonNull;
+use std::sync::atomic::AtomicU64;
 
 use rdkafka_sys as sys;
 
@@ -12,6 +13,8 @@ pub struct EmbeddedBroker {
     /// Whose thread the cluster runs on.
     owner: NonNull<sys::rd_kafka_t>,
     cluster: NonNull<sys::rd_kafka_mock_cluster_t>,
+    /// The owner's, and so dropped after it.
+    _closed: Box<AtomicU64>,
 }
 
 // SAFETY: the mock cluster takes commands from any thread, through its own queue.
@@ -25,14 +28,15 @@ impl EmbeddedBroker {
     /// # Errors
     /// When the machine has no port or thread to give.
     pub fn start() -> Result<Self, String> {
-        let owner = ClientConfig::new().start(Role::Producer)?;
+        let closed = Box::<AtomicU64>::default();
+        let owner = ClientConfig::new().start(Role::Producer, &closed)?;
         // SAFETY: the owner was just made and lives until the cluster is destroyed.
         unsafe {
             match NonNull::new(sys::rd_kafka_mock_cluster_new(owner.as_ptr(), 1)) {
                 Some(cluster) => {
                     // A group of one process gains nothing from waiting 3 s for further members.
                     sys::rd_kafka_mock_group_initial_rebalance_delay_ms(cluster.as_ptr(), 0);
-                    Ok(Self { owner, cluster })
+                    Ok(Self { owner, cluster, _closed: closed })
                 }
                 None => {
                     sys::rd_kafka_destroy(owner.as_ptr());

@@ -18,6 +18,7 @@ mod transaction;
 use std::any::Any;
 use std::ffi::CString;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -51,6 +52,8 @@ struct Handle {
     /// What librdkafka may still point to: freed after the client.
     keep: Mutex<Vec<Box<dyn Any + Send>>>,
     alive: Option<Alive>,
+    /// Connections that have ended.
+    closed: Arc<AtomicU64>,
 }
 
 // SAFETY: librdkafka's client and queue handles may be used from any thread at the same time; both pointers live as long as
@@ -65,7 +68,8 @@ impl Client {
     /// # Errors
     /// When librdkafka refuses the options as a whole: two that contradict each other, a certificate that cannot be read.
     pub fn start(role: Role, config: ClientConfig, alive: Alive) -> Result<Self, String> {
-        let rk = config.start(role)?;
+        let closed = Arc::<AtomicU64>::default();
+        let rk = config.start(role, &closed)?;
         // SAFETY: `rk` is a client just made; a consumer has its group's queue as soon as `group.id` is set, which
         // the main queue is redirected to so that one poll serves all events.
         let events = unsafe {
@@ -78,7 +82,7 @@ impl Client {
             }
         };
         let events = NonNull::new(events).ok_or("the client has no event queue: `group.id` is missing")?;
-        Ok(Self(Arc::new(Handle { rk, events, keep: Mutex::default(), alive: Some(alive) })))
+        Ok(Self(Arc::new(Handle { rk, events, keep: Mutex::default(), alive: Some(alive), closed })))
     }
 
     /// The next event, or nothing within the wait. For a consumer this is the poll that `max.poll.interval.ms` watches.
@@ -101,6 +105,11 @@ impl Client {
         self.0.keep.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(what));
     }
 
+    /// How many of its connections have ended. What was on its way on one of them may still arrive, after all that was sent since.
+    pub fn closed_connections(&self) -> u64 {
+        self.0.closed.load(Ordering::Acquire)
+    }
+
     fn rk(&self) -> *mut sys::rd_kafka_t {
         self.0.rk.as_ptr()
     }
@@ -116,7 +125,7 @@ impl Drop for Handle {
 
         let doomed = Doomed(self.rk, self.events);
         let keep = std::mem::take(self.keep.get_mut().unwrap_or_else(PoisonError::into_inner));
-        let alive = self.alive.take();
+        let (alive, closed) = (self.alive.take(), self.closed.clone());
         let destroy = move || {
             let Doomed(rk, events) = { doomed };
             // SAFETY: no handle, queue, topic or message of this client is left: each of them holds a share of `Handle`.
@@ -125,6 +134,8 @@ impl Drop for Handle {
                 sys::rd_kafka_queue_destroy(events.as_ptr());
                 sys::rd_kafka_destroy_flags(rk.as_ptr(), DESTROY_WITHOUT_CLOSE);
             }
+            // The client's threads counted in it until now.
+            drop(closed);
             drop(keep);
             drop(alive);
         };
