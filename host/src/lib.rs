@@ -29,5 +29,7 @@ pub mod admin;
 pub mod control;
 pub mod swap;
 
+pub mod reload;
+
 pub mod agent;
 pub mod metrics;

@@ -162,12 +162,25 @@ impl PositionStore {
     }
 
     /// Writes what is not yet written, and ends.
-    pub async fn close(self) {
-        self.shared.state.lock().closed = true;
-        self.shared.changed.notify_one();
-        if let Err(error) = self.writer.await {
+    pub async fn close(mut self) {
+        self.end();
+        if let Err(error) = (&mut self.writer).await {
             warn!(source = self.shared.source, %error, "the position writer failed");
         }
+    }
+}
+
+impl PositionStore {
+    fn end(&self) {
+        self.shared.state.lock().closed = true;
+        self.shared.changed.notify_one();
+    }
+}
+
+/// A store whose runner was cut off still writes what it knows.
+impl Drop for PositionStore {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use wasmflow::agent;
+use wasmflow::agent::{self, RunFile};
 use wasmflow::config::pipeline::*;
 use wasmflow::control::Control;
 use wasmflow::plugin::{Engine, EngineOptions, PluginKind, PluginOrigin};
@@ -83,7 +83,9 @@ async fn a_finite_source_ends_the_pipeline_with_everything_settled() {
         },
     );
     road.sinks.insert("nowhere".into(), sink("null", "{}", "events"));
-    let report = agent::run(vec![road], &Control::new(engine(dir.path())), Default::default()).await.unwrap();
+    let report = agent::run(vec![RunFile::unwritten(road)], &Control::new(engine(dir.path())), Default::default())
+        .await
+        .unwrap();
     assert!(report.is_success(), "{report:?}");
     let stored = std::fs::read_to_string(dir.path().join("state/positions/numbers.json")).unwrap();
     assert!(stored.contains("MTAwMDAw"), "the stored position is 100000 in base64: {stored}");

@@ -67,6 +67,37 @@ impl Agent {
         Self::start(command)
     }
 
+    /// Runs `wasmflow run` on the pipeline file with further arguments and variables.
+    ///
+    /// # Panics
+    /// When the binary cannot be started.
+    pub fn run_arguments(pipeline: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut command = command("run", pipeline);
+        command.args(arguments).envs(variables.iter().copied());
+        Self::start(command)
+    }
+
+    /// As [`run_arguments`](Self::run_arguments), with a console that nobody reads until [`read_console`](Self::read_console).
+    ///
+    /// # Panics
+    /// When the binary cannot be started.
+    pub fn run_arguments_unread(pipeline: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut command = command("run", pipeline);
+        command.args(arguments).envs(variables.iter().copied()).stdout(Stdio::piped());
+        Self::start_quiet(command)
+    }
+
+    /// Has it read its pipeline files anew with SIGHUP, and waits until the log says how that went.
+    ///
+    /// # Panics
+    /// With the log, when it does not say so within a minute.
+    pub fn reload(&self) -> String {
+        let seen = self.stderr.count();
+        self.process.signal(Signal::HUP);
+        let said = self.stderr.wait_for(seen, "reloaded", Duration::from_secs(60));
+        said.unwrap_or_else(|| panic!("no word of a reload; the log:\n{}", self.stderr.text())).text
+    }
+
     /// Runs the pipeline file without some of root's capabilities, as `setpriv --bounding-set` lists them.
     ///
     /// # Panics

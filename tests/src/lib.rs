@@ -20,6 +20,7 @@ pub mod port;
 pub mod process;
 pub mod proxy;
 pub mod records;
+pub mod rolled;
 pub mod run;
 pub mod skip;
 pub mod soak;

@@ -16,16 +16,17 @@ use crate::config::pipeline::{
 use crate::control::PipelineControl;
 use crate::dead_letter::DeadLetters;
 use crate::interceptor::Chain;
-use crate::kafka::KafkaClients;
+use crate::kafka::{KafkaClients, StageKafka};
 use crate::metrics::StageCounters;
-use crate::plugin::{Engine, Plugin, PluginKind, PluginOrigin, StageContext};
+use crate::plugin::{Engine, InterceptorInstance, Plugin, PluginKind, PluginOrigin, StageContext};
+use crate::position::Position;
 use crate::position_store::PositionStore;
 use crate::replay::Bundles;
-use crate::resume::resume;
+use crate::resume::{Resume, resume};
 use crate::selector::Selector;
 use crate::sink::{SinkParts, SinkRunner};
-use crate::source::{Inheritance, SourceParts, SourceRunner};
-use crate::stage::{Pace, Stage};
+use crate::source::{Handover, Inheritance, SourceParts, SourceRunner};
+use crate::stage::{Pace, Stage, StageStop};
 use crate::transaction::{Coordinator, Participant};
 use wasmflow_log::{LogSet, Recovered};
 
@@ -48,17 +49,40 @@ impl Built {
     pub fn stage(&self) -> &Arc<Stage> {
         &self.stages[0]
     }
+
+    /// Opens the plugins before the runner runs, to see whether they open.
+    ///
+    /// Cancel: what was opening is thrown away; the runner opens it when it runs.
+    ///
+    /// # Errors
+    /// When one of them has to stop for good.
+    pub async fn open_early(&mut self) -> Result<(), StageStop> {
+        match &mut self.runner {
+            Runner::Source(runner, _) => runner.open_early().await,
+            Runner::Sink(runner) => runner.open_early().await,
+        }
+    }
+
+    /// Closes what is not to run after all.
+    pub async fn discard(self) {
+        match self.runner {
+            Runner::Source(runner, _) => runner.discard().await,
+            Runner::Sink(runner) => runner.discard().await,
+        }
+    }
 }
 
 /// What a running pipeline's parts are made of, and those that others are made with: its channels.
 pub struct Workshop {
-    state: StateDir,
-    kafka: Arc<KafkaClients>,
-    recovered: Recovered,
-    channels: BTreeMap<ChannelName, Channel>,
+    pub(super) state: StateDir,
+    pub(super) kafka: Arc<KafkaClients>,
+    pub(super) recovered: Recovered,
+    pub(super) channels: BTreeMap<ChannelName, Channel>,
+    /// Of the next channel.
+    pub(super) next_number: usize,
     exactly_once: Option<ExactlyOnce>,
-    logs: Option<Arc<LogSet>>,
-    control: Arc<PipelineControl>,
+    pub(super) logs: Option<Arc<LogSet>>,
+    pub(super) control: Arc<PipelineControl>,
     bundles: Option<Arc<Bundles>>,
 }
 
@@ -74,6 +98,20 @@ struct StageSpec<'p> {
     grants: &'p Grants,
     limits: Limits,
     retry: RetryPolicy,
+    /// Of the stage that had this one's place, if it is granted the same connections.
+    kafka: Option<Arc<StageKafka>>,
+}
+
+/// What a runner takes over from the one whose place it takes.
+#[derive(Default)]
+pub struct Legacy {
+    /// Of a source that has left.
+    pub handover: Option<Handover>,
+    pub kafka: Option<Arc<StageKafka>>,
+    /// Whether a source feeds other channels than before.
+    pub is_rewired: bool,
+    /// Of a sink: how far another has come that has left its channel meanwhile.
+    pub skip_to: u64,
 }
 
 /// What one build looks at.
@@ -101,8 +139,18 @@ impl Plugins {
         Ok(Self(plugins))
     }
 
-    fn of(&self, kind: PluginKind, origin: &PluginOrigin) -> &Arc<Plugin> {
+    /// Those that a file's check has loaded.
+    pub fn loaded(plugins: Vec<Arc<Plugin>>) -> Self {
+        Self(plugins.into_iter().map(|plugin| (key(plugin.kind(), plugin.origin()), plugin)).collect())
+    }
+
+    pub fn of(&self, kind: PluginKind, origin: &PluginOrigin) -> &Arc<Plugin> {
         &self.0[&key(kind, origin)]
+    }
+
+    /// Nothing for a plugin that no stage has.
+    pub fn digest(&self, kind: PluginKind, origin: &PluginOrigin) -> String {
+        self.0.get(&key(kind, origin)).map(|plugin| plugin.digest().to_owned()).unwrap_or_default()
     }
 }
 
@@ -124,18 +172,25 @@ impl Workshop {
         control.built(kafka.clone());
         let bundles = Bundles::open(state.path()).map(Arc::new);
         let bundles = bundles.inspect_err(|error| tracing::warn!(%error, "what plugins fail on is not kept")).ok();
-        let channels = BTreeMap::new();
-        let mut workshop = Self { state, recovered, kafka, channels, logs, exactly_once, control, bundles };
-        for (number, (name, spec)) in pipeline.channels.iter().enumerate() {
-            let channel = workshop.channel(pipeline, name, spec, number);
-            workshop.control.enter_channel(channel.clone());
-            workshop.channels.insert(name.clone(), channel);
+        let (channels, next_number) = (BTreeMap::new(), 0);
+        let mut workshop =
+            Self { state, recovered, kafka, channels, next_number, logs, exactly_once, control, bundles };
+        for (name, spec) in &pipeline.channels {
+            workshop.add_channel(pipeline, name, spec);
         }
         Ok(workshop)
     }
 
+    /// Makes a channel; the log of a file channel is open by now.
+    pub(super) fn add_channel(&mut self, pipeline: &Pipeline, name: &ChannelName, spec: &ChannelSpec) {
+        let channel = self.channel(pipeline, name, spec, self.next_number);
+        self.next_number += 1;
+        self.control.enter_channel(channel.clone());
+        self.channels.insert(name.clone(), channel);
+    }
+
     fn channel(&self, pipeline: &Pipeline, name: &ChannelName, spec: &ChannelSpec, number: usize) -> Channel {
-        let capacity = Capacity { events: spec.capacity_events as u64, bytes: spec.capacity_bytes as u64 };
+        let capacity = capacity(spec);
         match (spec.kind, &self.logs, &self.exactly_once) {
             (ChannelKind::File(_), Some(logs), _) => {
                 Channel::File(FileChannel::new(logs, name.as_str(), number, capacity))
@@ -153,11 +208,11 @@ impl Workshop {
         let Plan { pipeline, .. } = plan;
         let mut built = Vec::new();
         for (name, spec) in &pipeline.sinks {
-            built.push(self.sink(plan, name, spec)?);
+            built.push(self.sink(plan, name, spec, Legacy::default())?);
         }
         let mut sources = Vec::new();
         for (name, spec) in &pipeline.sources {
-            let source = self.source(plan, name, spec)?;
+            let source = self.source(plan, name, spec, Legacy::default())?;
             sources.push(source.stage().clone());
             built.push(source);
         }
@@ -166,7 +221,17 @@ impl Workshop {
         Ok((built, coordinators.unwrap_or_default()))
     }
 
-    fn source(&self, plan: Plan<'_>, name: &StageName, spec: &SourceSpec) -> Result<Built, AgentError> {
+    /// A source's runner, in place of another where there is one.
+    ///
+    /// # Errors
+    /// When its stored position cannot be read.
+    pub fn source(
+        &self,
+        plan: Plan<'_>,
+        name: &StageName,
+        spec: &SourceSpec,
+        legacy: Legacy,
+    ) -> Result<Built, AgentError> {
         let stage = self.stage(
             plan,
             StageSpec {
@@ -177,12 +242,24 @@ impl Workshop {
                 grants: &spec.grants,
                 limits: spec.limits,
                 retry: spec.retry,
+                kafka: legacy.kafka,
             },
         );
-        let store = PositionStore::open(self.state.path(), name.as_str()).map_err(AgentError::Position)?;
         let selector = self.selector(&spec.selector);
-        let resume =
-            resume(name.as_str(), &selector.channels(), &store, &self.recovered).map_err(AgentError::Position)?;
+        let channels = selector.channels();
+        let (store, resume, inheritance) = match legacy.handover {
+            Some(Handover { position, store, inheritance }) => {
+                let kept_in = kept_in(&channels);
+                let is_to_be_carried = legacy.is_rewired && !kept_in.is_empty();
+                (store, Resume { position, is_to_be_carried, kept_in }, inheritance)
+            }
+            None => {
+                let store = PositionStore::open(self.state.path(), name.as_str()).map_err(AgentError::Position)?;
+                let recovered = self.recovered_now(name);
+                let resume = resume(name.as_str(), &channels, &store, &recovered).map_err(AgentError::Position)?;
+                (store, resume, Inheritance::default())
+            }
+        };
         let interceptors = self.interceptors(plan, &spec.interceptors);
         let parts = SourceParts {
             stage: stage.clone(),
@@ -191,7 +268,7 @@ impl Workshop {
             dead_letters: self.dead_letters(plan, None),
             store,
             resume,
-            inheritance: Inheritance::default(),
+            inheritance,
             batch_events: spec.batch_events,
             batch_bytes: spec.batch_bytes,
             ack: spec.ack,
@@ -202,7 +279,11 @@ impl Workshop {
         Ok(Built { runner: Runner::Source(runner, stopper), stages: with(stage, interceptors) })
     }
 
-    fn sink(&self, plan: Plan<'_>, name: &StageName, spec: &SinkSpec) -> Result<Built, AgentError> {
+    /// A sink's runner, in place of another where there is one.
+    ///
+    /// # Errors
+    /// When its channel has no reader of its name that is free.
+    pub fn sink(&self, plan: Plan<'_>, name: &StageName, spec: &SinkSpec, legacy: Legacy) -> Result<Built, AgentError> {
         let stage = self.stage(
             plan,
             StageSpec {
@@ -213,10 +294,12 @@ impl Workshop {
                 grants: &spec.grants,
                 limits: spec.limits,
                 retry: spec.retry,
+                kafka: legacy.kafka,
             },
         );
         let channel = &self.channels[&spec.channel];
         let (mut reader, log) = (channel.reader(name.as_str()).map_err(AgentError::Channel)?, channel.log_name());
+        reader.skip_to(legacy.skip_to);
         if let Some(exactly_once) = &self.exactly_once {
             let followed = exactly_once.follow(plan.pipeline, name, &mut reader, &self.recovered);
             followed.map_err(AgentError::StateDir)?;
@@ -244,26 +327,27 @@ impl Workshop {
 
     /// A stage for this use of each.
     fn interceptors(&self, plan: Plan<'_>, names: &[StageName]) -> Vec<Arc<Stage>> {
-        let stage = |name: &StageName| {
-            let spec = &plan.pipeline.interceptors[name];
-            self.stage(
-                plan,
-                StageSpec {
-                    name,
-                    kind: PluginKind::Interceptor,
-                    origin: &spec.plugin,
-                    config: &spec.config,
-                    grants: &spec.grants,
-                    limits: spec.limits,
-                    retry: spec.retry,
-                },
-            )
-        };
-        names.iter().map(stage).collect()
+        names.iter().map(|name| self.stage(plan, interceptor(plan, name))).collect()
     }
 
     fn stage(&self, plan: Plan<'_>, spec: StageSpec<'_>) -> Arc<Stage> {
-        let kafka = (!spec.grants.kafka.is_empty()).then(|| self.kafka.stage(spec.name.as_str(), &spec.grants.kafka));
+        self.control.enter(self.stage_of(plan, spec))
+    }
+
+    /// Opens an interceptor that nothing is given, to see whether it opens, and closes it.
+    ///
+    /// # Errors
+    /// When it has to stop for good.
+    pub async fn try_interceptor(&self, plan: Plan<'_>, name: &StageName) -> Result<(), StageStop> {
+        let stage = self.stage_of(plan, interceptor(plan, name));
+        let mut instance: InterceptorInstance = stage.opened(&Position::default()).await?;
+        stage.closed(instance.close().await);
+        Ok(())
+    }
+
+    fn stage_of(&self, plan: Plan<'_>, spec: StageSpec<'_>) -> Stage {
+        let clients = || spec.kafka.unwrap_or_else(|| self.kafka.stage(spec.name.as_str(), &spec.grants.kafka));
+        let kafka = (!spec.grants.kafka.is_empty()).then(clients);
         if let (Some(kafka), Some(exactly_once)) = (&kafka, &self.exactly_once) {
             exactly_once.prepare(plan.pipeline, spec.kind, spec.name, kafka);
         }
@@ -280,7 +364,7 @@ impl Workshop {
             log: Arc::default(),
             bundles: self.bundles.clone(),
         };
-        self.control.enter(Stage {
+        Stage {
             name: spec.name.shared(),
             generation: 1,
             plugin: plan.plugins.of(spec.kind, spec.origin).clone(),
@@ -290,7 +374,7 @@ impl Workshop {
             counters,
             pace: Pace::default(),
             point: Arc::default(),
-        })
+        }
     }
 
     fn selector(&self, spec: &SelectorSpec) -> Selector {
@@ -313,6 +397,16 @@ impl Workshop {
         }
     }
 
+    /// What the file channels know of a source by now: what was found at the start is long past.
+    fn recovered_now(&self, source: &StageName) -> Recovered {
+        let mut recovered = self.recovered.clone();
+        if let Some(now) = self.logs.as_ref().and_then(|logs| logs.source_now(source.as_str())) {
+            recovered.sources.retain(|known| known.name != now.name);
+            recovered.sources.push(now);
+        }
+        recovered
+    }
+
     pub fn logs(&self) -> Option<&Arc<LogSet>> {
         self.logs.as_ref()
     }
@@ -331,6 +425,33 @@ impl Workshop {
         }
         self.kafka.close(super::KAFKA_CLOSE_TIMEOUT).await;
     }
+}
+
+fn interceptor<'p>(plan: Plan<'p>, name: &'p StageName) -> StageSpec<'p> {
+    let spec = &plan.pipeline.interceptors[name];
+    StageSpec {
+        name,
+        kind: PluginKind::Interceptor,
+        origin: &spec.plugin,
+        config: &spec.config,
+        grants: &spec.grants,
+        limits: spec.limits,
+        retry: spec.retry,
+        kafka: None,
+    }
+}
+
+pub(super) fn capacity(spec: &ChannelSpec) -> Capacity {
+    Capacity { events: spec.capacity_events as u64, bytes: spec.capacity_bytes as u64 }
+}
+
+/// The ids of these channels, if all of them are on disk: then they keep a source's position.
+fn kept_in(channels: &[Channel]) -> Vec<String> {
+    let id = |channel: &Channel| match channel {
+        Channel::File(channel) => Some(channel.id().to_string()),
+        Channel::Memory(_) => None,
+    };
+    channels.iter().map(id).collect::<Option<_>>().unwrap_or_default()
 }
 
 fn with(stage: Arc<Stage>, interceptors: Vec<Arc<Stage>>) -> Vec<Arc<Stage>> {

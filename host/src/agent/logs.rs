@@ -75,6 +75,39 @@ pub async fn open(
     Ok((Some(Arc::new(logs)), recovered))
 }
 
+/// Opens the log of a file channel that the running pipeline did not have: a new one, or one that an earlier file had.
+///
+/// # Errors
+/// As [`open`].
+pub async fn add(
+    logs: &Arc<LogSet>,
+    pipeline: &Pipeline,
+    name: &ChannelName,
+    file: FileSpec,
+    removal: ReaderRemoval,
+) -> Result<RecoveredChannel, LogsError> {
+    let (set, options) = (logs.clone(), options(pipeline, name, file));
+    let added = tokio::task::spawn_blocking(move || set.add_channel(options)).await;
+    let added = added.expect("opening a log does not panic").map_err(|error| LogsError::Open(Box::new(error)))?;
+    report(&added);
+    for reader in added.readers.iter().filter(|reader| reader.unclaimed) {
+        if let Err(error) = unclaimed(logs, &added, reader, removal) {
+            retire(logs, name).await;
+            return Err(error);
+        }
+    }
+    Ok(added)
+}
+
+/// Closes the log of a file channel that the pipeline no longer has; its folder stays.
+pub async fn retire(logs: &Arc<LogSet>, name: &ChannelName) {
+    let (set, channel) = (logs.clone(), name.shared());
+    let retired = tokio::task::spawn_blocking(move || set.retire_channel(&channel)).await;
+    if let Err(poisoned) = retired.expect("closing a log does not panic") {
+        error!(channel = %name, error = %poisoned, cause = %poisoned.source, "file channel not closed in order");
+    }
+}
+
 /// What the pipeline file says of its file channels.
 pub fn all_options(pipeline: &Pipeline) -> Vec<ChannelOptions> {
     let options = pipeline.channels.iter().filter_map(|(name, spec)| match spec.kind {

@@ -1,7 +1,10 @@
 //! The agent: starts pipelines, supervises their runners, drains and stops them.
 
 mod build;
+mod change;
 mod exactly_once;
+mod exchange;
+mod generations;
 pub mod logs;
 pub mod reset;
 mod running;
@@ -9,6 +12,7 @@ mod state_dir;
 pub mod stop;
 mod tasks;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -16,11 +20,12 @@ use tokio::task::JoinSet;
 use tracing::{Instrument, error, info, info_span};
 
 use crate::channel::ChannelError;
-use crate::config::pipeline::Pipeline;
+use crate::config::{FileText, LoadedFile, LoadedPlugins, Pipeline};
 use crate::control::Control;
 use crate::kafka::KafkaError;
 use crate::plugin::PluginError;
 use crate::position_store::PositionError;
+use crate::reload::{Places, ReloadHandle, Reloader};
 use crate::stage::StageStop;
 
 use logs::{LogsError, ReaderRemoval};
@@ -66,6 +71,42 @@ impl RunReport {
     }
 }
 
+/// A valid pipeline file, to be run.
+pub struct RunFile {
+    path: PathBuf,
+    pipeline: Pipeline,
+    places: Places,
+    named_files: Vec<(PathBuf, Option<String>)>,
+    /// Kept until the pipeline has been made, so that they are not compiled again.
+    _plugins: LoadedPlugins,
+}
+
+impl RunFile {
+    /// Nothing for a file with errors.
+    pub fn of(file: LoadedFile) -> Option<Self> {
+        let LoadedFile { report, pipeline, plugins, named_files, .. } = file;
+        let places = Places::of(&report.file);
+        Some(Self { path: report.file.path, pipeline: pipeline?, places, named_files, _plugins: plugins })
+    }
+}
+
+impl RunFile {
+    /// A pipeline that is in no file, so that a reload finds none.
+    pub fn unwritten(pipeline: Pipeline) -> Self {
+        let path = pipeline.base_dir.join(format!("{}.toml", pipeline.name));
+        let places = Places::of(&FileText::new(&path, ""));
+        Self { path, pipeline, places, named_files: Vec::new(), _plugins: Vec::new() }
+    }
+}
+
+/// How pipelines are run beyond their files.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RunOptions {
+    pub removal: ReaderRemoval,
+    /// Whether a file that changes is reloaded by itself. SIGHUP reloads in any case.
+    pub watch: bool,
+}
+
 /// Runs pipelines until all have ended or the process is told to stop.
 ///
 /// A pipeline ends when every source of it has finished and every channel is drained. TERM and INT stop the sources and
@@ -73,13 +114,23 @@ impl RunReport {
 ///
 /// # Errors
 /// When one of the pipelines cannot be started; then none is.
-pub async fn run(pipelines: Vec<Pipeline>, control: &Control, removal: ReaderRemoval) -> Result<RunReport, AgentError> {
+pub async fn run(files: Vec<RunFile>, control: &Control, options: RunOptions) -> Result<RunReport, AgentError> {
     let mut signals = Signals::new().map_err(AgentError::Signals)?;
     let mut running = JoinSet::new();
+    let (mut reloaders, mut reloads) = (Vec::new(), Vec::new());
     let mut stoppers = Vec::new();
     let mut prepared = Vec::new();
-    for pipeline in pipelines {
-        prepared.push(Running::prepare(pipeline, control, removal).await?);
+    for file in files {
+        let name = file.pipeline.name.clone();
+        let (reloader, handle, changes) = Reloader::new(&file.path, control);
+        prepared.push(Running::prepare(file.pipeline, file.places, control, options.removal, changes).await?);
+        control.pipeline(name.as_str()).iter().for_each(|pipeline| pipeline.reloads_by(handle.clone()));
+        reloads.push(handle);
+        reloaders.push((name, if options.watch { reloader.watching(&file.named_files) } else { reloader }));
+    }
+    let mut reloading = JoinSet::new();
+    for (name, reloader) in reloaders {
+        reloading.spawn(reloader.run().instrument(info_span!("pipeline", %name)));
     }
     for pipeline in prepared {
         let span = info_span!("pipeline", name = %pipeline.name());
@@ -92,9 +143,17 @@ pub async fn run(pipelines: Vec<Pipeline>, control: &Control, removal: ReaderRem
         tokio::select! {
             ended = running.join_next() => match ended {
                 Some(ended) => report.add(ended.expect("a pipeline's supervisor does not panic")),
-                None => return Ok(report),
+                None => {
+                    // Each ends with its pipeline.
+                    while reloading.join_next().await.is_some() {}
+                    return Ok(report);
+                }
             },
-            name = signals.next() => {
+            _ = signals.hup.recv() => {
+                info!(signal = "HUP", "reading the pipeline files anew");
+                reloads.iter().for_each(ReloadHandle::request);
+            }
+            name = stop_signal(&mut signals.term, &mut signals.int) => {
                 if told {
                     error!(signal = name, "stopped at once; what was not settled comes again where its source can replay");
                     report.drained = false;
@@ -106,6 +165,19 @@ pub async fn run(pipelines: Vec<Pipeline>, control: &Control, removal: ReaderRem
             }
         }
     }
+}
+
+async fn stop_signal(term: &mut Signal, int: &mut Signal) -> &'static str {
+    tokio::select! {
+        _ = term.recv() => "TERM",
+        _ = int.recv() => "INT",
+    }
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 impl RunReport {
@@ -124,17 +196,12 @@ impl RunReport {
 struct Signals {
     term: Signal,
     int: Signal,
+    hup: Signal,
 }
 
 impl Signals {
     fn new() -> std::io::Result<Self> {
-        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.term.recv() => "TERM",
-            _ = self.int.recv() => "INT",
-        }
+        let (term, int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        Ok(Self { term, int, hup: signal(SignalKind::hangup())? })
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{Instrument, error, info, warn};
@@ -11,26 +12,38 @@ use super::build::{Built, Plan, Plugins, Workshop};
 use super::logs::{LogWatch, ReaderRemoval, WATCH_INTERVAL};
 use super::state_dir::StateDir;
 use super::stop::{Phase, Stopper};
-use super::tasks::{Ended, Tasks};
+use super::tasks::Tasks;
 use super::{AgentError, KAFKA_CLOSE_TIMEOUT, RunReport};
 use crate::channel::Channel;
-use crate::config::pipeline::{Pipeline, PipelineName};
+use crate::config::pipeline::{ChannelName, Pipeline, PipelineName};
 use crate::control::Control;
 use crate::kafka::KafkaClients;
 use crate::plugin::PluginKind;
+use crate::reload::{Change, Places};
 use crate::stage::{Stage, StageStop};
 use crate::transaction::Coordinator;
 
 /// One pipeline with everything it owns.
 pub struct Running {
-    pipeline: Pipeline,
-    control: Control,
-    workshop: Workshop,
+    pub(super) pipeline: Pipeline,
+    /// Of `pipeline`, as its file was checked.
+    pub(super) plugins: Plugins,
+    /// The text of the pipeline's file.
+    pub(super) places: Places,
+    pub(super) removal: ReaderRemoval,
+    pub(super) control: Control,
+    pub(super) workshop: Workshop,
     /// Not spawned yet.
     built: Vec<Built>,
     coordinators: Vec<Coordinator>,
-    tasks: Tasks,
-    stopper: Arc<Stopper>,
+    pub(super) tasks: Tasks,
+    pub(super) stopper: Arc<Stopper>,
+    /// What changed files ask for.
+    changes: mpsc::Receiver<Change>,
+    /// How far sinks had come that have left a channel, in the change under way.
+    pub(super) left_at: BTreeMap<ChannelName, u64>,
+    /// Kafka clients of stages that have gone, on their way out.
+    pub(super) closing: JoinSet<()>,
     /// Every stage there was, once, for the closing summary.
     stages: BTreeMap<Arc<str>, Arc<Stage>>,
     stopped: Vec<StageStop>,
@@ -41,7 +54,13 @@ impl Running {
     ///
     /// # Errors
     /// When a part of it cannot be made.
-    pub async fn prepare(pipeline: Pipeline, control: &Control, removal: ReaderRemoval) -> Result<Self, AgentError> {
+    pub async fn prepare(
+        pipeline: Pipeline,
+        places: Places,
+        control: &Control,
+        removal: ReaderRemoval,
+        changes: mpsc::Receiver<Change>,
+    ) -> Result<Self, AgentError> {
         let state = StateDir::open(&pipeline.state_dir, pipeline.instance.as_deref()).map_err(AgentError::StateDir)?;
         let kafka =
             KafkaClients::new(pipeline.name.as_str(), state.instance(), &pipeline.kafka).map_err(AgentError::Kafka)?;
@@ -50,12 +69,18 @@ impl Running {
         let (built, coordinators) = workshop.build(Plan { pipeline: &pipeline, plugins: &plugins })?;
         Ok(Self {
             pipeline,
+            plugins,
+            places,
+            removal,
             control: control.clone(),
             workshop,
             built,
             coordinators,
             tasks: Tasks::default(),
             stopper: Arc::default(),
+            changes,
+            left_at: BTreeMap::new(),
+            closing: JoinSet::new(),
             stages: BTreeMap::new(),
             stopped: Vec::new(),
         })
@@ -87,6 +112,7 @@ impl Running {
         let drained = self.watch().await;
         let report = RunReport { drained: drained && self.stopped.is_empty(), stopped: self.stopped };
         end_transactions(transactions).await;
+        while self.closing.join_next().await.is_some() {}
         self.workshop.close().await;
         self.control.remove(self.pipeline.name.as_str());
         self.control.note_end(&self.pipeline.name.shared(), report.failure());
@@ -98,7 +124,7 @@ impl Running {
         report
     }
 
-    fn start(&mut self, built: Built) {
+    pub(super) fn start(&mut self, built: Built) {
         self.stages.extend(built.stages.iter().map(|stage| (stage.name.clone(), stage.clone())));
         self.tasks.spawn(built);
     }
@@ -117,7 +143,11 @@ impl Running {
                 self.tasks.advance(Phase::Abandoned);
             }
             tokio::select! {
-                Some(ended) = self.tasks.next_ended() => self.ended(ended),
+                Some(ended) = self.tasks.next_ended() => drop(self.ended(ended)),
+                Some(Change { wanted, answer }) = self.changes.recv() => {
+                    // Whoever asked may have gone; it is done all the same.
+                    _ = answer.send(self.change(wanted).await);
+                }
                 () = signal.stopping(), if deadline.is_none() => {
                     deadline = Some(Instant::now() + self.pipeline.drain_timeout);
                     // What is paused is to drain too.
@@ -140,12 +170,15 @@ impl Running {
         true
     }
 
-    /// One task has ended. If it failed, the pipeline has failed: the rest is drained.
-    fn ended(&mut self, ended: Ended) {
-        let Err(stop) = ended.result else { return };
+    /// A stage has stopped for good: the pipeline has failed, and the rest is drained.
+    pub(super) fn has_stopped(&mut self, stop: StageStop) {
         error!(stage = %stop.stage, kind = %stop.kind, cause = stop.cause, remedy = stop.remedy, "stage stopped; the pipeline stops with it");
         self.stopped.push(stop);
         self.stopper.advance(Phase::Stopping);
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopper.signal().is_stopping()
     }
 }
 
@@ -157,7 +190,7 @@ async fn end_transactions(mut transactions: JoinSet<()>) {
     }
 }
 
-async fn at(deadline: Option<Instant>) {
+pub(super) async fn at(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline).await,
         None => std::future::pending().await,

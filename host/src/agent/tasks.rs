@@ -1,7 +1,6 @@
 //! The tasks of one pipeline: a runner each, known by its stage.
-#![expect(dead_code, reason = "issue 5: the reload stops and starts tasks alone")]
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
@@ -79,6 +78,11 @@ impl Tasks {
             }
         };
         Some(Ended { stage, result })
+    }
+
+    /// The sources and sinks that run.
+    pub fn names(&self) -> BTreeSet<Arc<str>> {
+        self.running.values().map(|task| task.stage.name.clone()).collect()
     }
 
     /// Whether the source or sink of this name runs.

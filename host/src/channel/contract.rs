@@ -299,6 +299,10 @@ async fn a_stopped_reader_leaves_where_it_was_told_and_another_goes_on_there(mak
     assert!(old.take(&ALL).await.unwrap().is_none());
     old.ended().await;
     assert_eq!(bodies(&take(&mut channel.reader("new").unwrap()).await), ["d"]);
+    let mut later = channel.reader("new").unwrap();
+    put(&channel, &["e"]).await;
+    later.skip_to(4);
+    assert_eq!((bodies(&take(&mut later).await), channel.settled_by("new")), (vec!["e".into()], Some(4)));
 }
 
 async fn a_reader_that_waits_is_stopped_and_goes_on_where_it_had_settled(make: &impl Make) {

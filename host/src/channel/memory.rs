@@ -178,6 +178,11 @@ impl MemoryChannel {
         given_up
     }
 
+    pub(super) fn settled_by(&self, name: &str) -> Option<u64> {
+        let log = self.log.lock();
+        log.readers.values().find(|reader| &*reader.name == name).map(|reader| reader.settled)
+    }
+
     /// Sequence number of the next event to be put.
     pub(super) fn next(&self) -> u64 {
         self.log.lock().next
@@ -522,6 +527,14 @@ impl MemoryReader {
         self.rollback();
         self.fuller_until = None;
         self.cut = None;
+    }
+
+    /// As [`Reader::skip_to`](super::Reader::skip_to).
+    pub fn skip_to(&mut self, next: u64) {
+        if next > self.taken {
+            self.taken = next;
+            self.channel.settle(self.number, next);
+        }
     }
 
     pub fn rollback(&mut self) {

@@ -179,17 +179,16 @@ impl Channel {
         }
     }
 
-    /// Makes a reader that is to be opened later: in a memory channel it starts at the next event put. One that is there stays
-    /// where it is.
+    /// Makes a reader that is to be opened later, and answers where it stands: in a memory channel at the next event put. One that
+    /// is there stays where it is. It writes to disk where the channel does.
     ///
     /// # Errors
     /// When its cursor cannot be written to disk.
-    pub fn add_reader(&self, name: &str, start: Start) -> Result<(), ChannelError> {
+    pub fn add_reader(&self, name: &str, start: Start) -> Result<u64, ChannelError> {
         match self {
-            Self::Memory(channel) => drop(channel.reader(name)),
-            Self::File(channel) => channel.add_reader(name, start)?,
+            Self::Memory(channel) => Ok(channel.reader(name).taken_up_to()),
+            Self::File(channel) => channel.add_reader(name, start),
         }
-        Ok(())
     }
 
     /// Lets the log end for one reader at `until`, or where it has taken up to if that is further: whoever reads settles what it
@@ -209,6 +208,14 @@ impl Channel {
         match self {
             Self::Memory(channel) => Ok(channel.remove_reader(name)),
             Self::File(channel) => channel.remove_reader(name),
+        }
+    }
+
+    /// Where a reader's cursor stands; nothing when there is no such reader.
+    pub fn settled_by(&self, name: &str) -> Option<u64> {
+        match self {
+            Self::Memory(channel) => channel.settled_by(name),
+            Self::File(channel) => channel.settled_by(name),
         }
     }
 
@@ -436,6 +443,14 @@ impl Reader {
         match self {
             Self::Memory(reader) => reader.restart(),
             Self::File(reader) => reader.restart(),
+        }
+    }
+
+    /// Goes on at `next`, if that is further: another reader has settled what is before it in this one's stead.
+    pub fn skip_to(&mut self, next: u64) {
+        match self {
+            Self::Memory(reader) => reader.skip_to(next),
+            Self::File(reader) => reader.skip_to(next),
         }
     }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use wasmflow::agent::{self, logs::ReaderRemoval};
+use wasmflow::agent::{self, RunFile, RunOptions, logs::ReaderRemoval};
 use wasmflow::config::{Colour, Severity, load};
 use wasmflow::control::Control;
 use wasmflow::plugin::Engine;
@@ -24,6 +24,9 @@ pub struct Run {
     /// Give up readers of file channels that no sink is any more, with what they have not delivered
     #[arg(long)]
     remove_readers: bool,
+    /// Apply pipeline files and plugins when they change on disk; SIGHUP applies them in any case
+    #[arg(long)]
+    watch: bool,
     #[command(flatten)]
     admin: Offer,
     #[command(flatten)]
@@ -60,9 +63,7 @@ impl Run {
         for file in &loaded {
             eprint!("{}", file.report.text(Severity::Warning, Colour::for_stderr()));
         }
-        let (pipelines, plugins): (Vec<_>, Vec<_>) =
-            loaded.into_iter().map(|file| (file.pipeline, file.plugins)).unzip();
-        let Some(pipelines) = pipelines.into_iter().collect::<Option<Vec<_>>>() else {
+        let Some(files) = loaded.into_iter().map(RunFile::of).collect::<Option<Vec<_>>>() else {
             eprintln!("error: nothing was started");
             return ExitCode::from(INVALID);
         };
@@ -72,8 +73,9 @@ impl Run {
             Ok(admin) => admin,
             Err(code) => return code,
         };
-        let ended = agent::run(pipelines, &control, removal).await;
-        drop((plugins, admin));
+        let options = RunOptions { removal, watch: self.watch };
+        let ended = agent::run(files, &control, options).await;
+        drop(admin);
         match ended {
             Err(error) => failed(&error),
             Ok(report) if report.is_success() => ExitCode::SUCCESS,

@@ -10,11 +10,12 @@ use super::diagnostic::{Diagnostic, Span};
 use super::file::PipelineFile;
 use super::pipeline::Pipeline;
 use super::plugins::{self, LoadedPlugins};
-use super::read::{Environment, MAX_DEPTH, Node, Reader, Value};
+use super::read::{Environment, MAX_DEPTH, Node, Reader, Value, entry};
 use super::report::FileReport;
+use super::stage::stage_tables;
 use super::syntax;
 use super::text::FileText;
-use crate::plugin::Engine;
+use crate::plugin::{Engine, PluginOrigin};
 
 /// One file: everything there is to say about it, and its pipeline if none of that is an error.
 pub struct LoadedFile {
@@ -22,13 +23,21 @@ pub struct LoadedFile {
     pub pipeline: Option<Pipeline>,
     /// Kept by the caller until the pipeline has been started.
     pub plugins: LoadedPlugins,
+    /// Files that this one names: plugins and secrets. Of a plugin with the digest of what was read.
+    pub named_files: Vec<(PathBuf, Option<String>)>,
     /// Where the file says, or by its name implies, where the state is kept.
     state_span: Span,
 }
 
 impl LoadedFile {
     fn rejected(file: FileText, diagnostics: Vec<Diagnostic>) -> LoadedFile {
-        LoadedFile { report: FileReport::new(file, diagnostics), pipeline: None, plugins: Vec::new(), state_span: 0..0 }
+        LoadedFile {
+            report: FileReport::new(file, diagnostics),
+            pipeline: None,
+            plugins: Vec::new(),
+            named_files: Vec::new(),
+            state_span: 0..0,
+        }
     }
 
     fn push(&mut self, diagnostic: Diagnostic) {
@@ -60,7 +69,7 @@ async fn load_one(path: &Path, environment: &Environment, engine: &Engine) -> Lo
         }
     };
     let around = Surroundings { base_dir: &base_dir, environment };
-    let (file, mut diagnostics) = read(&text.text, around);
+    let Read { file, mut diagnostics, secret_files } = read_all(&text.text, around);
     let Some(file) = file else { return LoadedFile::rejected(text, diagnostics) };
     let pipeline = check::check(&file, around, &mut diagnostics);
     let plugins = match diagnostics.iter().any(|d| d.code == check::NEWER_FORMAT) {
@@ -68,8 +77,11 @@ async fn load_one(path: &Path, environment: &Environment, engine: &Engine) -> Lo
         false => plugins::check(&file, &text.text, around, engine, &mut diagnostics).await,
     };
     let is_valid = !diagnostics.iter().any(Diagnostic::is_error);
+    let mut named_files: Vec<_> = secret_files.into_iter().map(|path| (path, None)).collect();
+    named_files.extend(plugin_files(&file, around, &plugins));
     LoadedFile {
         plugins,
+        named_files,
         state_span: state_span(&file),
         report: FileReport::new(text, diagnostics),
         pipeline: pipeline.filter(|_| is_valid),
@@ -98,6 +110,17 @@ pub fn locate(path: &Path, environment: &Environment) -> Result<Pipeline, FileRe
 
 /// Reads a text as far as it can be read without looking at its meaning. Never panics, whatever the text.
 pub fn read(text: &str, around: Surroundings<'_>) -> (Option<PipelineFile>, Vec<Diagnostic>) {
+    let Read { file, diagnostics, .. } = read_all(text, around);
+    (file, diagnostics)
+}
+
+struct Read {
+    file: Option<PipelineFile>,
+    diagnostics: Vec<Diagnostic>,
+    secret_files: Vec<PathBuf>,
+}
+
+fn read_all(text: &str, around: Surroundings<'_>) -> Read {
     let (tree, errors) = DeTable::parse_recoverable(text);
     // The table of the whole file has no place of its own; what is missing in it is shown at the file's beginning.
     let root = Spanned::new(0..0, DeValue::Table(tree.into_inner()));
@@ -107,11 +130,57 @@ pub fn read(text: &str, around: Surroundings<'_>) -> (Option<PipelineFile>, Vec<
             diagnostics.push(syntax::too_deep(None));
         }
         dismantle(root);
-        return (None, diagnostics);
+        return Read { file: None, diagnostics, secret_files: Vec::new() };
     }
     let mut reader = Reader::new(text, around.base_dir, around.environment);
     let file = PipelineFile::read(&root, &mut reader);
-    (file, reader.diagnostics)
+    Read { file, diagnostics: reader.diagnostics, secret_files: reader.secret_files }
+}
+
+/// The plugins of the file that are files, with the digests of those that could be loaded.
+fn plugin_files(
+    file: &PipelineFile,
+    around: Surroundings<'_>,
+    loaded: &LoadedPlugins,
+) -> Vec<(PathBuf, Option<String>)> {
+    let origins = stage_tables(file).into_iter().filter_map(|stage| stage.origin(around));
+    let digest = |origin: &PluginOrigin| {
+        loaded.iter().find(|plugin| plugin.origin() == origin).map(|plugin| plugin.digest().to_owned())
+    };
+    let file = |origin: PluginOrigin| match &origin {
+        PluginOrigin::File(path) => Some((path.clone(), digest(&origin))),
+        PluginOrigin::Standard { .. } => None,
+    };
+    origins.filter_map(file).collect()
+}
+
+/// Where a key stands: the place of the last of `keys` that is there, each in the table of the one before, and how many are.
+/// Nothing: not even the first, or the text is not TOML.
+pub fn place(text: &str, keys: &[&str]) -> Option<(Span, usize)> {
+    let (tree, errors) = DeTable::parse_recoverable(text);
+    let root = Spanned::new(0..0, DeValue::Table(tree.into_inner()));
+    if !errors.is_empty() || is_too_deep(&root) {
+        dismantle(root);
+        return None;
+    }
+    let (mut found, mut node) = (None, &root);
+    for (depth, key) in keys.iter().enumerate() {
+        let DeValue::Table(table) = node.get_ref() else { break };
+        let Some((span, value)) = entry(table, key) else { break };
+        found = Some((span, depth + 1));
+        node = value;
+    }
+    found
+}
+
+/// What a text says, for tests that need a whole pipeline; its plugins are not asked.
+#[cfg(test)]
+pub fn pipeline_of(text: &str, base_dir: &Path) -> Option<Pipeline> {
+    let environment = |_: &str| None;
+    let around = Surroundings { base_dir, environment: &environment };
+    let (file, mut diagnostics) = read(text, around);
+    let pipeline = check::check(&file?, around, &mut diagnostics);
+    pipeline.filter(|_| !diagnostics.iter().any(Diagnostic::is_error))
 }
 
 fn is_too_deep(root: &Node<'_>) -> bool {

@@ -30,7 +30,9 @@ mod variables;
 
 pub use diagnostic::{Diagnostic, Severity, nearest_hint};
 pub use grants::{needs_line, toml_line as grants_line};
-pub use load::{LoadedFile, load, locate};
+#[cfg(test)]
+pub use load::pipeline_of;
+pub use load::{LoadedFile, load, locate, place};
 pub use pipeline::{
     AckRule, AfterRetries, ChannelKind, ChannelName, ChannelSpec, ConnectionName, DeliveryPromise, DirGrant, Grants,
     HostPort, InterceptorSpec, KafkaConnection, Limits, Pipeline, PipelineName, RetryPolicy, SelectorSpec, SinkSpec,
@@ -42,3 +44,4 @@ pub use report::{Colour, FileReport};
 pub use running::{lacking_grants, misfits, stage_config};
 pub use schema::pipeline_schema;
 pub use secret::{keep_secret, mask};
+pub use text::FileText;

@@ -4,7 +4,7 @@
 //! of the JSON Schema, so the three cannot drift apart.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value as Json, json};
 use toml::Spanned;
@@ -46,13 +46,15 @@ pub struct Reader<'e> {
     /// The pipeline file's folder.
     pub base_dir: &'e Path,
     pub diagnostics: Vec<Diagnostic>,
+    /// The files that secrets are in.
+    pub secret_files: Vec<PathBuf>,
     /// Keys from the top of the file to here, each with the place where it stands.
     path: Vec<At<String>>,
 }
 
 impl<'e> Reader<'e> {
     pub fn new(text: &'e str, base_dir: &'e Path, environment: &'e Environment) -> Self {
-        Reader { environment, text, base_dir, diagnostics: Vec::new(), path: Vec::new() }
+        Reader { environment, text, base_dir, diagnostics: Vec::new(), secret_files: Vec::new(), path: Vec::new() }
     }
 
     pub fn push(&mut self, diagnostic: Diagnostic) {

@@ -122,7 +122,9 @@ fn from_file(path: &str, span: Span, reader: &mut Reader<'_>) -> Result<String, 
     let unreadable = |error: std::io::Error| {
         problem("secret-missing", format!("cannot be read: {error}")).hint("the path is relative to the pipeline file")
     };
-    let file = std::fs::File::open(reader.base_dir.join(path)).map_err(unreadable)?;
+    let whole = reader.base_dir.join(path);
+    reader.secret_files.push(whole.clone());
+    let file = std::fs::File::open(whole).map_err(unreadable)?;
     let mode = file.metadata().map_err(unreadable)?.permissions().mode();
     let mut bytes = Vec::new();
     file.take(MAX_SECRET_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;

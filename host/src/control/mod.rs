@@ -6,7 +6,7 @@ mod stage;
 pub mod status;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::RwLock;
 
@@ -17,6 +17,7 @@ pub use stage::{PluginFacts, StageControl, SwapCounters};
 use crate::config::pipeline::{DeliveryPromise, Pipeline};
 use crate::metrics::AgentCounters;
 use crate::plugin::Engine;
+use crate::reload::ReloadHandle;
 use crate::stage::Stage;
 use crate::swap::{SwapError, SwapReport, SwapRequest};
 
@@ -76,6 +77,7 @@ impl Control {
             has_dead_letters: pipeline.dead_letters.is_some(),
             stages: RwLock::default(),
             parts: Parts::default(),
+            reloads: OnceLock::new(),
         });
         self.0.pipelines.write().insert(control.name.clone(), control.clone());
         control
@@ -180,9 +182,20 @@ pub struct PipelineControl {
     pub has_dead_letters: bool,
     stages: RwLock<BTreeMap<Arc<str>, Arc<StageControl>>>,
     parts: Parts,
+    reloads: OnceLock<ReloadHandle>,
 }
 
 impl PipelineControl {
+    /// Who reads the pipeline's file anew; nothing before it runs.
+    pub fn reloads(&self) -> Option<&ReloadHandle> {
+        self.reloads.get()
+    }
+
+    pub fn reloads_by(&self, handle: ReloadHandle) {
+        // Once for each pipeline: the agent starts it once.
+        _ = self.reloads.set(handle);
+    }
+
     /// In the order of their names.
     pub fn stages(&self) -> Vec<Arc<StageControl>> {
         self.stages.read().values().cloned().collect()

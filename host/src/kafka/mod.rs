@@ -129,7 +129,10 @@ impl KafkaClients {
         let granted = granted.iter().filter_map(|name| self.connections.get_key_value(name.as_str()));
         let granted = granted.map(|(name, connection)| (name.clone(), connection.clone())).collect();
         let stage = Arc::new(StageKafka::new(stage, granted));
-        self.stages.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&stage));
+        let mut stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
+        stages.retain(|known| known.strong_count() > 0);
+        stages.push(Arc::downgrade(&stage));
+        drop(stages);
         stage
     }
 

@@ -286,7 +286,7 @@ impl StageKafka {
     }
 
     /// Commits, leaves the group and gives up the producers; what is in flight has been awaited before.
-    pub(super) async fn close(&self, deadline: Instant) {
+    pub async fn close(&self, deadline: Instant) {
         self.discard_staged();
         lock(&self.producers).clear();
         let consumer = lock(&self.consumer).take();

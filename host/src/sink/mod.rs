@@ -1,6 +1,7 @@
 //! The sink runner: takes events from a channel, sends them through the sink's interceptors, delivers and settles them.
 
 mod deliver;
+mod early;
 mod pending;
 mod swap;
 
@@ -144,7 +145,7 @@ impl SinkRunner {
     }
 
     async fn flow_to_the_end(&mut self) -> Result<(), StageStop> {
-        if !self.open_first().await? {
+        if self.instance.is_none() && !self.open_first().await? {
             return Ok(());
         }
         loop {

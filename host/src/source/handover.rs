@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use super::SourceRunner;
 use super::settle::Unsettled;
+use super::{Halt, SourceRunner};
 use crate::position::Position;
 use crate::position_store::PositionStore;
+use crate::stage::StageStop;
 
 /// What a runner that leaves gives to the next: the source goes on behind the last put, and what is not settled yet is settled
 /// there, so nothing is brought twice.
@@ -33,6 +34,29 @@ pub struct Inheritance {
 }
 
 impl SourceRunner {
+    /// Opens the source and its interceptors before the runner runs, to see whether they open.
+    ///
+    /// Cancel: what was opening is thrown away; the runner opens it when it runs.
+    ///
+    /// # Errors
+    /// When one of them has to stop for good.
+    pub async fn open_early(&mut self) -> Result<(), StageStop> {
+        self.parts.chain.open().await?;
+        match self.ensure_open().await {
+            Err(Halt::Stop(stop)) => Err(stop),
+            Err(Halt::ChannelFailed) | Ok(_) => Ok(()),
+        }
+    }
+
+    /// Closes a runner that is not to run after all.
+    pub async fn discard(mut self) {
+        self.parts.chain.close().await;
+        if let Some(mut instance) = self.instance.take() {
+            self.parts.stage.closed(instance.close().await);
+        }
+        self.parts.store.close().await;
+    }
+
     pub(super) fn into_handover(self) -> Handover {
         let Self { unsettled, settled, tag, generation, .. } = self;
         let inheritance = Inheritance { unsettled, settled, tag, generation };

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::task::JoinHandle;
-use wasmflow::agent::{self, AgentError, RunReport};
+use wasmflow::agent::{self, AgentError, RunFile, RunReport};
 use wasmflow::config::{Colour, Severity, StageConfig, load};
 use wasmflow::control::{Control, StageControl};
 use wasmflow::plugin::{Engine, EngineOptions, PluginOrigin};
@@ -48,9 +48,8 @@ impl Running {
         let engine = Engine::new(EngineOptions { cache_dir: Some(cache()), ..EngineOptions::default() }).unwrap();
         let mut loaded = load(&[file.path().to_owned()], &|name| std::env::var_os(name), &engine).await;
         let loaded = loaded.remove(0);
-        let pipeline = loaded.pipeline.unwrap_or_else(|| {
-            panic!("{}", loaded.report.text(Severity::Note, Colour::Plain));
-        });
+        let report = loaded.report.text(Severity::Note, Colour::Plain);
+        let pipeline = RunFile::of(loaded).unwrap_or_else(|| panic!("{report}"));
         let control = Control::new(engine);
         let agent = tokio::spawn({
             let control = control.clone();

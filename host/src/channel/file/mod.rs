@@ -152,8 +152,11 @@ impl FileChannel {
         self.log.status().readable_sequence
     }
 
-    pub(super) fn add_reader(&self, name: &str, start: Start) -> Result<(), ChannelError> {
-        self.log.add_reader(name, start).map_err(|error| broken(self.name(), &error))
+    pub(super) fn add_reader(&self, name: &str, start: Start) -> Result<u64, ChannelError> {
+        self.log.add_reader(name, start).map_err(|error| broken(self.name(), &error))?;
+        let made = self.log.readers().into_iter().find(|reader| &*reader.name == name);
+        self.count_held();
+        Ok(made.map_or_else(|| self.end(), |reader| reader.cursor))
     }
 
     pub(super) fn stop_reader(&self, name: &str, until: u64) {
@@ -161,6 +164,10 @@ impl FileChannel {
             signal.until.store(until, Ordering::Release);
             signal.arrived.notify_one();
         }
+    }
+
+    pub(super) fn settled_by(&self, name: &str) -> Option<u64> {
+        self.log.readers().into_iter().find(|reader| &*reader.name == name).map(|reader| reader.cursor)
     }
 
     pub(super) fn remove_reader(&self, name: &str) -> Result<u64, ChannelError> {

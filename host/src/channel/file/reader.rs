@@ -207,6 +207,15 @@ impl FileReader {
         self.go_to(next);
     }
 
+    /// As [`Reader::skip_to`](crate::channel::Reader::skip_to), before the first take.
+    pub fn skip_to(&mut self, next: u64) {
+        if let Some(reader) = self.reader.as_mut().filter(|_| next > self.taken) {
+            let place = reader.rewind(next);
+            reader.settle(place);
+            self.go_to(place);
+        }
+    }
+
     pub fn rollback(&mut self) {
         self.go_to(self.cursor.settled());
     }
