@@ -19,6 +19,7 @@ mod poison;
 mod process_faults;
 mod readme;
 mod reload;
+mod reload_kafka;
 mod reload_refused;
 mod reload_watch;
 mod replay;

@@ -275,3 +275,23 @@ fn a_hundred_reloads_leave_nothing_behind() -> anyhow::Result<()> {
         assert!(gone, "{} open files after a hundred reloads, {files} before", count("fd"));
     })
 }
+
+#[test]
+fn reloads_that_come_during_a_reload_end_with_the_last() -> anyhow::Result<()> {
+    let main = road("main", "memory", ["", ""]);
+    let with = format!("{main}{}", road("other", "memory", ["", ""]));
+    while_it_flows("during", &main, |pipeline, agent| {
+        for round in 0..20 {
+            pipeline.rewrite("during", if round % 2 == 0 { &with } else { &main });
+            agent.process().signal(rustix::process::Signal::HUP);
+            std::thread::sleep(Duration::from_millis(3));
+        }
+        pipeline.rewrite("during", &with);
+        // Those that still wait read the last file too, so soon there is nothing left to do.
+        let done = wait_until(LIMIT, || agent.reload().contains("nothing has changed"));
+        assert!(done, "{}", agent.stderr().text());
+        std::fs::write(pipeline.folder().join("other/1.log"), ledger::lines("other", 0..100)).unwrap();
+        expect_lines(agent, &pipeline.folder().join("other-out"), 100);
+        assert_eq!(rolled_lines(&pipeline.folder().join("other-out")).len(), 100, "one source, one sink");
+    })
+}
