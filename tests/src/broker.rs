@@ -142,6 +142,19 @@ impl KafkaBroker {
         self.process.signal(Signal::CONT);
     }
 
+    /// Lets the client of this id produce no more than so many bytes a second, on an average.
+    ///
+    /// # Errors
+    /// When the broker does not take the quota.
+    pub fn limit_client(&self, client: &str, bytes_a_second: u64) -> anyhow::Result<()> {
+        let mut command = java(&self.jars, "-Xmx128m");
+        command.args(["kafka.admin.ConfigCommand", "--alter", "--entity-type", "clients", "--entity-name", client]);
+        command.args(["--bootstrap-server", &self.address()]);
+        let output = command.arg("--add-config").arg(format!("producer_byte_rate={bytes_a_second}")).output()?;
+        ensure!(output.status.success(), "no quota: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
+
     fn wait_until_serving(&self) -> anyhow::Result<()> {
         let probe: BaseConsumer = ClientConfig::new().set("bootstrap.servers", self.address()).create()?;
         let serving = wait_until(START_LIMIT, || {

@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Headers as _, Message as _};
+use rdkafka::message::{Header, Headers as _, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
@@ -75,6 +75,36 @@ impl Topics {
         Ok(())
     }
 
+    /// Gives a topic more partitions, so that it has `count`.
+    ///
+    /// # Errors
+    /// When the broker refuses it or does not answer.
+    pub fn add_partitions(&self, topic: &str, count: usize) -> anyhow::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+        let admin: AdminClient<DefaultClientContext> = self.config().create()?;
+        let options = AdminOptions::new().operation_timeout(Some(LIMIT));
+        for answer in runtime.block_on(admin.create_partitions([&NewPartitions::new(topic, count)], &options))? {
+            answer.map_err(|(topic, code)| anyhow::anyhow!("cannot give topic `{topic}` more partitions: {code}"))?;
+        }
+        let ready = || self.partitions(topic).is_ok_and(|found| found.len() == count);
+        ensure!(crate::process::wait_until(LIMIT, ready), "the new partitions of `{topic}` have no leaders");
+        Ok(())
+    }
+
+    /// Takes away the records of a partition below `offset`, as retention does.
+    ///
+    /// # Errors
+    /// When the broker refuses it or does not answer.
+    pub fn delete_below(&self, topic: &str, partition: i32, offset: i64) -> anyhow::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+        let admin: AdminClient<DefaultClientContext> = self.config().create()?;
+        let mut records = TopicPartitionList::new();
+        records.add_partition_offset(topic, partition, Offset::Offset(offset))?;
+        let options = AdminOptions::new().operation_timeout(Some(LIMIT));
+        let answer = runtime.block_on(admin.delete_records(&records, &options))?;
+        answer.elements().iter().try_for_each(|partition| partition.error()).context("records were not deleted")
+    }
+
     /// Deletes a topic, and waits until it is gone.
     ///
     /// # Errors
@@ -116,6 +146,29 @@ impl Topics {
                 producer.poll(Duration::from_millis(20));
                 record = refused;
             }
+        }
+        producer.flush(Duration::from_secs(120)).with_context(|| format!("`{topic}` did not take all records"))
+    }
+
+    /// Produces records as they are, with key, headers and nulls, and waits until all are acknowledged. `settings` are the client's.
+    ///
+    /// # Errors
+    /// When the broker does not take them all in time.
+    pub fn produce_whole(&self, topic: &str, records: &[Record], settings: &[(&str, &str)]) -> anyhow::Result<()> {
+        let mut config = self.config();
+        for (name, value) in settings {
+            config.set(*name, *value);
+        }
+        let producer: BaseProducer = config.set("enable.idempotence", "true").create()?;
+        for whole in records {
+            let mut headers = OwnedHeaders::new();
+            for (key, value) in &whole.headers {
+                headers = headers.insert(Header { key, value: Some(value) });
+            }
+            let mut record = BaseRecord::<[u8], [u8]>::to(topic).partition(whole.partition).headers(headers);
+            record.key = whole.key.as_deref();
+            record.payload = whole.value.as_deref();
+            producer.send(record).map_err(|(error, _)| error)?;
         }
         producer.flush(Duration::from_secs(120)).with_context(|| format!("`{topic}` did not take all records"))
     }

@@ -89,6 +89,7 @@ contract! {
     a_reader_that_waits_is_stopped_and_goes_on_where_it_had_settled,
     a_removed_reader_holds_nothing_and_says_what_it_gives_up,
     a_larger_capacity_lets_in_who_waits,
+    thousands_of_small_puts_of_which_some_are_given_up_all_arrive_once_and_in_order,
 }
 
 const ALL: TakeLimits = TakeLimits { events: 1000, bytes: 1 << 20, wait: Duration::ZERO };
@@ -345,6 +346,52 @@ async fn a_larger_capacity_lets_in_who_waits(make: &impl Make) {
     tokio::task::yield_now().await;
     channel.set_capacity(Capacity { events: 2, bytes: 1 << 20 });
     waiting.await.unwrap().unwrap();
+}
+
+async fn thousands_of_small_puts_of_which_some_are_given_up_all_arrive_once_and_in_order(make: &impl Make) {
+    const PUTS: usize = 500;
+    let channel = channel(make, 3);
+    let mut reader = channel.reader("r").unwrap();
+    let source = |name: &'static str, channel: Channel| async move {
+        for number in 0..PUTS {
+            let event = || batch(&[&format!("{name}{number}")]);
+            // Given up wherever it waits: for its turn, or for room.
+            for patience in 0..number % 4 {
+                let put = std::pin::pin!(channel.begin_put(event()));
+                tokio::select! { biased; put = put => drop(put.unwrap()), () = turns(patience) => {} }
+            }
+            commit(vec![channel.begin_put(event()).await.unwrap()]).await;
+        }
+    };
+    let sources = ["a", "b", "c", "d"].map(|name| {
+        let (channel, writer) = (channel.clone(), channel.writer());
+        async move {
+            source(name, channel).await;
+            drop(writer);
+        }
+    });
+    let [a, b, c, d] = sources;
+    let take_all = async {
+        let mut arrived = Vec::new();
+        while let Some(taken) = reader.take(&ALL).await.unwrap() {
+            reader.settle(taken.next);
+            arrived.extend(bodies(&taken));
+        }
+        arrived
+    };
+    let all = async { tokio::join!(a, b, c, d, take_all).4 };
+    let arrived = tokio::time::timeout(Duration::from_secs(120), all).await.expect("no wake-up is lost");
+    for name in ["a", "b", "c", "d"] {
+        let of: Vec<_> = arrived.iter().filter_map(|body| body.strip_prefix(name)).collect();
+        assert_eq!(of, (0..PUTS).map(|number| number.to_string()).collect::<Vec<_>>(), "{name}");
+    }
+}
+
+/// Lets the others go on so many times.
+async fn turns(count: usize) {
+    for _ in 0..count {
+        tokio::task::yield_now().await;
+    }
 }
 
 /// One step of the model test.

@@ -44,7 +44,8 @@ pub(super) struct Partition {
     settled: Option<i64>,
     /// Behind the last record that the group has been told of, and what was asked of it last.
     committed: Option<i64>,
-    /// Behind the newest record when it was assigned; nothing while the leader has not said.
+    /// The oldest record that the broker had, and behind the newest, when it was assigned; nothing while the leader has not said.
+    low: Option<i64>,
     end: Option<i64>,
     at_end: bool,
     /// Nothing more is handed out: it is being revoked or rewound.
@@ -59,6 +60,7 @@ pub(super) struct NewPartition {
     pub(super) assigned: i64,
     pub(super) start: Option<i64>,
     pub(super) committed: Option<i64>,
+    pub(super) low: Option<i64>,
     pub(super) end: Option<i64>,
 }
 
@@ -74,6 +76,9 @@ pub(super) struct PartitionError {
     pub(super) text: String,
     /// The partition, held, and where it goes on once it has been moved there.
     pub(super) resume: TopicOffset,
+    /// What the broker had of the partition when it was assigned, as far as it was said.
+    pub(super) low: Option<i64>,
+    pub(super) end: Option<i64>,
 }
 
 /// A new member is given nothing before the others have given back: only after this has it really nothing to read.
@@ -93,7 +98,8 @@ pub(super) struct Assignment {
 impl Assignment {
     pub(super) fn add(&mut self, new: NewPartition) {
         let at_end = match (new.start, new.end) {
-            (Some(start), Some(end)) => start >= end,
+            // A start behind the end is no end: the topic was made anew, and the broker will say that there is no such record.
+            (Some(start), Some(end)) => start == end,
             _ => false,
         };
         self.partitions.push(Partition {
@@ -107,6 +113,7 @@ impl Assignment {
             next: new.start,
             settled: None,
             committed: new.committed,
+            low: new.low,
             end: new.end,
             at_end,
             held: false,
@@ -231,9 +238,10 @@ impl Assignment {
     pub(super) fn set_end(&mut self, partition: &TopicOffset, low: i64, high: i64) {
         let one = std::slice::from_ref(partition);
         if let Some(partition) = self.partitions.iter_mut().find(|known| known.is_among(one)) {
-            partition.end = Some(high);
+            (partition.low, partition.end) = (Some(low), Some(high));
             // Nothing to read, and so nothing that would show where the consumer stands.
-            partition.at_end |= low >= high || partition.assigned == offset::END;
+            let nothing = low >= high && partition.assigned <= high;
+            partition.at_end |= nothing || partition.assigned == offset::END;
         }
     }
 
@@ -369,7 +377,8 @@ impl Partition {
                 }
                 code => {
                     let resume = self.at(self.next.unwrap_or(self.assigned));
-                    return Err(PartitionError { code, text: message.error_text(), resume });
+                    let (low, end) = (self.low, self.end);
+                    return Err(PartitionError { code, text: message.error_text(), resume, low, end });
                 }
             }
             self.waiting.pop();

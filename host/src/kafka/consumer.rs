@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot};
 
-use super::assignment::{Assignment, NewPartition, PartitionError, part_key, part_offset, part_value};
+use super::assignment::{Assignment, NewPartition, part_key, part_offset, part_value};
 use super::client::{Client, Code, Event, GroupMetadata, PartitionQueue, TopicOffset, offset};
 use super::fetch::Fetch;
 use super::stage::{Revocation, Start, Subscription};
@@ -274,7 +274,7 @@ impl Shared {
             Ok(None) if state.missing.is_none() && state.assignment.reaches_end(&self.client) => Ok(Some(Fetch::AtEnd)),
             Ok(None) => Ok(None),
             Err(error) => {
-                let failure = self.partition_failure(&error);
+                let failure = verdict::of_partition(&self.connection, &error);
                 state.rewinds.push(error.resume);
                 drop(state);
                 self.client.wake();
@@ -289,19 +289,6 @@ impl Shared {
         match &state.missing {
             Some(missing) if state.assignment.is_empty() => Err(retry(missing.clone())),
             _ => Ok(Fetch::Idle),
-        }
-    }
-
-    fn partition_failure(&self, error: &PartitionError) -> Failure {
-        let PartitionError { code, text, resume: TopicOffset { topic, partition: number, .. } } = error;
-        match *code {
-            Code::NO_START => Failure::Fatal(format!(
-                "records of `{topic}`/{number} that were not yet read are gone from the broker ({text}); to go on without them, \
-                 set \"auto.offset.reset\" = \"earliest\" in [kafka.{}]",
-                self.connection
-            )),
-            Code::TOPIC_AUTHORIZATION => Failure::Fatal(format!("not allowed to read topic `{topic}`: grant it")),
-            _ => retry(format!("topic `{topic}`, partition {number}: {text}")),
         }
     }
 
@@ -504,13 +491,25 @@ impl Shared {
             Start::Earliest => low,
             Start::Latest => end,
         });
+        if let (Some(start), Some(low)) = (start, low)
+            && start < low
+        {
+            tracing::warn!(
+                topic,
+                partition = number,
+                next = start,
+                oldest = low,
+                records = low - start,
+                "records were not yet read and are gone from the broker"
+            );
+        }
         let elsewhere = match self.start {
             Start::Earliest => offset::BEGINNING,
             Start::Latest => offset::END,
         };
         let queue = PartitionQueue::split(&self.client, topic, number, &self.reader)?;
         let assigned = start.unwrap_or(elsewhere);
-        let partition = NewPartition { topic: topic.into(), number, queue, assigned, start, committed, end };
+        let partition = NewPartition { topic: topic.into(), number, queue, assigned, start, committed, low, end };
         Ok((TopicOffset::new(topic, number, assigned), partition))
     }
 

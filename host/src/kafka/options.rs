@@ -21,6 +21,10 @@ const HOST_OWNED: &[(&[&str], &str)] = &[
     (&["retries", "message.send.max.retries"], NEVER_GIVEN_UP),
     (&["delivery.report.only.error"], "every record's delivery report is needed"),
     (&["enable.idempotence", "enable.gapless.guarantee"], "the producer is idempotent: order hangs on it"),
+    (
+        &["queue.buffering.max.messages", "queue.buffering.max.kbytes"],
+        "the host bounds what is in flight, and a delivery that this queue cannot hold would never go out",
+    ),
     (&["test.mock.num.brokers"], "`embedded = true` starts a broker in this process"),
     (&["plugin.library.paths"], "no foreign code is loaded into the host"),
 ];

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::plugin::Failure;
 
-use super::client::{ClientError, Code};
+use super::assignment::PartitionError;
+use super::client::{ClientError, Code, TopicOffset};
 
 /// What became of one record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +73,38 @@ pub fn of_client(connection: &str, error: &ClientError) -> Option<Failure> {
         _ if error.fatal => Some(retry(format!("connection `{connection}`: {text}"))),
         _ => None,
     }
+}
+
+/// Reads what stands in a partition's queue in place of a record.
+pub(super) fn of_partition(connection: &str, error: &PartitionError) -> Failure {
+    let PartitionError { code, text, resume, .. } = error;
+    let TopicOffset { topic, partition, .. } = resume;
+    match *code {
+        Code::NO_START => Failure::Fatal(no_start(connection, error)),
+        Code::TOPIC_AUTHORIZATION => Failure::Fatal(format!("not allowed to read topic `{topic}`: grant it")),
+        _ => retry(format!("topic `{topic}`, partition {partition}: {text}")),
+    }
+}
+
+/// The broker has no such offset: it has thrown away what was to be read, or it has never had it.
+fn no_start(connection: &str, error: &PartitionError) -> String {
+    let TopicOffset { topic, partition, offset: next, .. } = &error.resume;
+    if let Some(end) = error.end.filter(|end| end < next) {
+        return format!(
+            "`{topic}`/{partition} was read up to offset {next} and ends at {end}: the topic was made anew, or has lost records; \
+             `wasmflow source reset` begins it again"
+        );
+    }
+    let gone = match error.low.filter(|low| low > next) {
+        Some(low) => {
+            format!("offsets {next} to {} of `{topic}`/{partition}, {} records at most, were", low - 1, low - next)
+        }
+        None => format!("offset {next} of `{topic}`/{partition} ({}) was", error.text),
+    };
+    format!(
+        "{gone} not yet read and gone from the broker; to go on without them, set \"auto.offset.reset\" = \"earliest\" in \
+         [kafka.{connection}]"
+    )
 }
 
 pub fn retry(reason: String) -> Failure {

@@ -4,6 +4,7 @@
 //! wasmflow-log`, or any number of them in `WASMFLOW_LOG_CRASH_POINTS`; `WASMFLOW_LOG_SEED` repeats one seed.
 
 mod check;
+mod clock;
 mod crash;
 mod damage;
 mod faults;
