@@ -33,3 +33,4 @@ pub mod reload;
 
 pub mod agent;
 pub mod metrics;
+mod thread;

@@ -110,8 +110,8 @@ impl Running {
         let (sources, sinks) = (self.tasks.count(PluginKind::Source), self.tasks.count(PluginKind::Sink));
         info!(sources, sinks, "pipeline started");
         let drained = self.watch().await;
-        let report = RunReport { drained: drained && self.stopped.is_empty(), stopped: self.stopped };
-        end_transactions(transactions).await;
+        let committed = end_transactions(transactions).await;
+        let report = RunReport { drained: drained && committed && self.stopped.is_empty(), stopped: self.stopped };
         while self.closing.join_next().await.is_some() {}
         self.workshop.close().await;
         self.control.remove(self.pipeline.name.as_str());
@@ -182,12 +182,22 @@ impl Running {
     }
 }
 
-async fn end_transactions(mut transactions: JoinSet<()>) {
-    let ended = async { while transactions.join_next().await.is_some() {} };
+/// False: not everything was committed, since a coordinator has panicked.
+async fn end_transactions(mut transactions: JoinSet<()>) -> bool {
+    let mut committed = true;
+    let ended = async {
+        while let Some(ended) = transactions.join_next().await {
+            if let Err(panic) = ended {
+                error!(cause = %panic, "internal error: the transactions have stopped; please report it");
+                committed = false;
+            }
+        }
+    };
     if tokio::time::timeout(KAFKA_CLOSE_TIMEOUT, ended).await.is_err() {
         warn!("the last transaction did not end in time; the broker ends it");
         transactions.shutdown().await;
     }
+    committed
 }
 
 pub(super) async fn at(deadline: Option<Instant>) {
@@ -214,5 +224,20 @@ fn summarize(stage: &Stage) {
     let lost = counters.rejected.get() - counters.dead_lettered.get();
     if lost > 0 {
         warn!(stage = %stage.name, events = lost, "rejected and not set aside: they come again");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_coordinator_that_panics_fails_the_pipeline() {
+        let mut transactions = JoinSet::new();
+        transactions.spawn(async {});
+        assert!(end_transactions(std::mem::take(&mut transactions)).await);
+        transactions.spawn(async { panic!("as the test wants it") });
+        transactions.spawn(async {});
+        assert!(!end_transactions(transactions).await);
     }
 }

@@ -70,7 +70,7 @@ impl Console {
         queue.waiting.push_back(bytes);
         if !std::mem::replace(&mut queue.has_writer, true) {
             let console = self.clone();
-            let writer = std::thread::Builder::new().name("wasmflow-stdout".into()).spawn(move || console.write_on());
+            let writer = crate::thread::spawn("wasmflow-stdout", move || console.write_on());
             if writer.is_err() {
                 queue.failed = Some(io::ErrorKind::OutOfMemory);
             }

@@ -116,7 +116,7 @@ impl Consumer {
             drop(server);
             let _ = end.send(());
         };
-        let started = std::thread::Builder::new().name("kafka-consumer".into()).spawn(serve);
+        let started = crate::thread::spawn("kafka-consumer", serve);
         started.map_err(|error| retry(format!("no thread for a Kafka consumer: {error}")))?;
         Ok(Self { shared, subscription, ended: Mutex::new(Some(ended)) })
     }

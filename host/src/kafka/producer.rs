@@ -114,7 +114,7 @@ impl Producer {
             stopping: AtomicBool::new(false),
         });
         let reporter = shared.clone();
-        std::thread::Builder::new().name("kafka-reports".into()).spawn(move || reporter.take_reports())?;
+        crate::thread::spawn("kafka-reports", move || reporter.take_reports())?;
         Ok(Self { shared, packing })
     }
 

@@ -81,6 +81,11 @@ pub(super) fn of_partition(connection: &str, error: &PartitionError) -> Failure 
     let TopicOffset { topic, partition, .. } = resume;
     match *code {
         Code::NO_START => Failure::Fatal(no_start(connection, error)),
+        Code::BAD_COMPRESSION => Failure::Fatal(format!(
+            "records of `{topic}`/{partition} from offset {} on cannot be unpacked ({text}): if they are large, raise \
+             \"receive.message.max.bytes\" in [kafka.{connection}]; if they are damaged, `wasmflow source reset --part` leads past them",
+            resume.offset
+        )),
         Code::TOPIC_AUTHORIZATION => Failure::Fatal(format!("not allowed to read topic `{topic}`: grant it")),
         _ => retry(format!("topic `{topic}`, partition {partition}: {text}")),
     }

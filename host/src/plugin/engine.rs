@@ -146,7 +146,7 @@ struct Ticker {
 impl Ticker {
     fn start(wasm: wasmtime::Engine) -> std::io::Result<Self> {
         let (stop, stopped) = channel();
-        let thread = std::thread::Builder::new().name("wasmflow-epoch".into()).spawn(move || {
+        let thread = crate::thread::spawn("wasmflow-epoch", move || {
             while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
                 wasm.increment_epoch();
             }

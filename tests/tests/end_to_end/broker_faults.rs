@@ -281,3 +281,28 @@ fn a_broker_that_throttles_slows_the_flow_and_drops_nothing() -> anyhow::Result<
     assert!(!ended.stderr.contains("ERROR"), "{}", ended.stderr);
     assert_each_once(&topics, "throttle", LINES)
 }
+
+#[test]
+fn a_batch_that_cannot_be_unpacked_stops_the_source_until_the_connection_allows_it() -> anyhow::Result<()> {
+    let Some(broker) = KafkaBroker::shared() else { return Ok(()) };
+    let topics = Topics::at(broker.address());
+    topics.create("bomb", 1)?;
+    let zeros = Record { partition: 0, offset: 0, key: None, value: Some(vec![0; 1 << 20]), headers: vec![] };
+    // Forty MiB that travel as some kB, in one batch.
+    let packed =
+        [("compression.type", "zstd"), ("linger.ms", "1000"), ("message.max.bytes", "100000000"), ("batch.size", "100000000")];
+    topics.produce_whole("bomb", &vec![zeros; 40], &packed)?;
+    let narrow = "\"receive.message.max.bytes\" = 8000000\n\"fetch.max.bytes\" = 4000000\n\"message.max.bytes\" = 4000000";
+    let nowhere = |settings: &str| [&from_topic(broker, "bomb", "follow = false", settings), pipelines::NOWHERE].concat();
+    let pipeline = PipelineFile::new("bomb", &nowhere(narrow));
+    let ended = pipeline.run().wait(LIMIT);
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    for words in ["`bomb`/0 from offset 0 on cannot be unpacked", "receive.message.max.bytes", "source reset --part"] {
+        assert!(ended.stderr.contains(words), "`{words}` is not in:\n{}", ended.stderr);
+    }
+    pipeline.rewrite("bomb", &nowhere(""));
+    let ended = pipeline.run().wait(LIMIT);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(ended.stderr.contains("stage=nowhere kind=sink in_events=40 out_events=40"), "{}", ended.stderr);
+    Ok(())
+}

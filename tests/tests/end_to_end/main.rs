@@ -18,6 +18,7 @@ mod million;
 mod mysql;
 mod poison;
 mod process_faults;
+mod progress_faults;
 mod readme;
 mod reload;
 mod reload_kafka;
