@@ -15,7 +15,10 @@ pub fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Resul
     Builder::new().name(name.into()).spawn(move || {
         // The panic was reported where it happened.
         if catch_unwind(AssertUnwindSafe(work)).is_err() {
-            tracing::error!(thread = of, "internal error: the process ends, since others rely on this thread; please report it");
+            tracing::error!(
+                thread = of,
+                "internal error: the process ends, since others rely on this thread; please report it"
+            );
             std::process::abort();
         }
     })

@@ -289,11 +289,17 @@ fn a_batch_that_cannot_be_unpacked_stops_the_source_until_the_connection_allows_
     topics.create("bomb", 1)?;
     let zeros = Record { partition: 0, offset: 0, key: None, value: Some(vec![0; 1 << 20]), headers: vec![] };
     // Forty MiB that travel as some kB, in one batch.
-    let packed =
-        [("compression.type", "zstd"), ("linger.ms", "1000"), ("message.max.bytes", "100000000"), ("batch.size", "100000000")];
+    let packed = [
+        ("compression.type", "zstd"),
+        ("linger.ms", "1000"),
+        ("message.max.bytes", "100000000"),
+        ("batch.size", "100000000"),
+    ];
     topics.produce_whole("bomb", &vec![zeros; 40], &packed)?;
-    let narrow = "\"receive.message.max.bytes\" = 8000000\n\"fetch.max.bytes\" = 4000000\n\"message.max.bytes\" = 4000000";
-    let nowhere = |settings: &str| [&from_topic(broker, "bomb", "follow = false", settings), pipelines::NOWHERE].concat();
+    let narrow =
+        "\"receive.message.max.bytes\" = 8000000\n\"fetch.max.bytes\" = 4000000\n\"message.max.bytes\" = 4000000";
+    let nowhere =
+        |settings: &str| [&from_topic(broker, "bomb", "follow = false", settings), pipelines::NOWHERE].concat();
     let pipeline = PipelineFile::new("bomb", &nowhere(narrow));
     let ended = pipeline.run().wait(LIMIT);
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);

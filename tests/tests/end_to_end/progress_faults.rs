@@ -41,8 +41,9 @@ fn assert_refused(ended: &Ended, words: &[&str]) {
 fn progress_that_was_taken_out_of_its_topic_is_refused_with_the_steps() -> anyhow::Result<()> {
     let Some(broker) = KafkaBroker::shared() else { return Ok(()) };
     let (topics, pipeline) = half_way(broker, "emptied")?;
-    let end = i64::try_from(topics.count("_wasmflow.emptied")?)?;
-    topics.delete_below("_wasmflow.emptied", 0, end)?;
+    // As compaction leaves it when somebody has sent a tombstone for each key.
+    let gone = topics.read_all("_wasmflow.emptied")?.into_iter().map(|record| Record { value: None, ..record });
+    topics.produce_whole("_wasmflow.emptied", &gone.collect::<Vec<_>>(), &[])?;
     assert_refused(&pipeline.run().wait(LIMIT), &["_wasmflow.emptied", "progress.json"]);
     assert_each_once(&topics, "emptied", 100)
 }
