@@ -5,19 +5,13 @@ use std::path::PathBuf;
 use crate::agent::PipelineFile;
 use crate::component::component;
 
-/// The numbers without end, as [`numbers_to_files`].
+/// All numbers, through the interceptor `stamp`, as lines into the folder `out`: a batch of 100 for each sync of the disk.
 pub fn all_numbers_to_files(more: &str) -> String {
-    numbers_to_files(0, more).replace("config = { total = 0 }", "config = {}")
-}
-
-/// `total` numbers, through the interceptor `stamp`, as lines into the folder `out`: a batch of 100 for each sync of the disk.
-pub fn numbers_to_files(total: u64, more: &str) -> String {
     format!(
         r#"
     [sources.numbers]
     plugin = "seq"
     channels = ["events"]
-    config = {{ total = {total} }}
     batch_events = 100
     interceptors = ["stamp"]
 
@@ -85,15 +79,6 @@ pub fn lines(file: &PipelineFile) -> Vec<Line> {
 ///
 /// # Panics
 /// When one is missing, repeated or misplaced.
-pub fn check(lines: &[Line], total: u64) -> Vec<String> {
-    assert_eq!(lines.len() as u64, total, "events lost or repeated");
-    check_all(lines)
-}
-
-/// The same, however many there are.
-///
-/// # Panics
-/// As [`check`].
 pub fn check_all(lines: &[Line]) -> Vec<String> {
     let misplaced = lines.iter().zip(0..).find(|(line, number)| line.number != *number);
     assert_eq!(misplaced, None, "out of order");

@@ -342,11 +342,11 @@ impl StageControl {
     }
 
     /// The watch window is over, and the generation stays.
-    pub(crate) fn confirmed(&self, number: u64, gap: Option<Duration>) {
+    pub(crate) fn confirmed(&self, number: u64, trial: &Arc<Trial>, gap: Option<Duration>) {
         self.had_first_batch(number, gap);
         let mut state = self.state.lock();
-        let serves = state.generations.iter().any(|known| known.number == number && known.life() == Life::Serving);
-        if serves {
+        // Else another swap has taken over, and the generation that drains may be its way back.
+        if state.trial.as_ref().is_some_and(|newest| Arc::ptr_eq(newest, trial)) {
             state.retire(Life::Draining);
             state.trial = None;
         }
@@ -358,8 +358,9 @@ impl StageControl {
         let mut state = self.state.lock();
         state.trial = None;
         for known in &mut state.uses {
+            // A rollback by hand must not lead into what has just failed, and what served before that is gone.
             if let Some(before) = known.before.take() {
-                known.before = Some(std::mem::replace(&mut known.serving, before));
+                known.serving = before;
             }
         }
         state.becomes(number, Life::Retired);

@@ -78,7 +78,7 @@ impl Conduct {
         let result = match end {
             Verdict::Breach(reason) => Err(back(&stage, number, &reason).await),
             end => {
-                stage.confirmed(number, report.gap);
+                stage.confirmed(number, &trial, report.gap);
                 report.watch = WatchEnd::of(&end);
                 Ok(report)
             }

@@ -1,5 +1,7 @@
 //! Candidates that are no good: the serving generation goes on, and the caller is told the step.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use wasmflow::plugin::{PluginKind, PluginOrigin};
@@ -8,11 +10,9 @@ use wasmflow_tests::component::component;
 
 use crate::world::*;
 
-const TOTAL: u64 = 100_000;
-
 /// A pipeline that a candidate is refused by, and what it has delivered in the end: all of it, by these versions.
 async fn refused(name: &str, request: impl FnOnce(&std::path::Path) -> SwapRequest) -> (SwapError, Vec<String>) {
-    let running = Running::start(name, &numbers_to_files(TOTAL, "")).await;
+    let running = Running::start(name, "", &all_numbers_to_files("")).await;
     running.until_accepted("stamp", 10_000).await;
     let request = request(running.folder());
     let error = running.swap("stamp", request).await.unwrap_err();
@@ -24,7 +24,7 @@ async fn refused(name: &str, request: impl FnOnce(&std::path::Path) -> SwapReque
         SwapResult::Serving => panic!("it was refused"),
     }
     println!("{error}");
-    let versions = check(&lines(&running.end().await), TOTAL);
+    let versions = check_all(&lines(&running.stop().await));
     (error, versions)
 }
 
@@ -121,7 +121,7 @@ async fn one_that_is_much_slower_is_sent_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_swap_is_refused_while_one_is_under_way() {
-    let running = Running::start("swap-turn", &numbers_to_files(TOTAL, "")).await;
+    let running = Running::start("swap-turn", "", &all_numbers_to_files("")).await;
     let v2 = stamp(running.folder(), "v2");
     // The first is busy opening: `retry` is asked again for seconds.
     let first = tokio::spawn({
@@ -136,5 +136,41 @@ async fn a_second_swap_is_refused_while_one_is_under_way() {
     assert_eq!(error.step, SwapStep::Turn);
     assert!(error.reason.contains("another swap of `stamp` is under way"), "{error}");
     assert_eq!(first.await.unwrap().unwrap_err().step, SwapStep::Open);
-    running.end().await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_replaced_while_it_is_read_is_refused_or_is_what_its_digest_says() {
+    let running = Running::start("swap-torn", "", &all_numbers_to_files("")).await;
+    let mut digests = Vec::new();
+    let mut versions = Vec::new();
+    for version in ["v1", "v2"] {
+        let plugin = stamp(running.folder(), version);
+        digests.push(running.swap("stamp", to(&plugin)).await.unwrap().after.digest);
+        let PluginOrigin::File(path) = plugin else { panic!("a file") };
+        versions.push(std::fs::read(path).unwrap());
+    }
+    let (stop, torn) = (Arc::<AtomicBool>::default(), running.folder().join("torn.wasm"));
+    std::fs::write(&torn, &versions[0]).unwrap();
+    let (told, path) = (stop.clone(), torn.clone());
+    let writing = tokio::task::spawn_blocking(move || {
+        for version in versions.iter().cycle() {
+            if told.load(Ordering::Relaxed) {
+                return;
+            }
+            // Not renamed: whoever reads meanwhile may see half of it.
+            std::fs::write(&path, version).unwrap();
+        }
+    });
+    for _ in 0..50 {
+        match running.swap("stamp", to(&PluginOrigin::File(torn.clone()))).await {
+            Ok(report) => assert!(digests.contains(&report.after.digest), "half of a file serves: {report:?}"),
+            Err(error) => assert!([SwapStep::Fetch, SwapStep::Compile].contains(&error.step), "{error}"),
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    writing.await.unwrap();
+    let last = running.swap("stamp", to(&PluginOrigin::File(torn))).await.unwrap().after.digest;
+    assert!(digests.contains(&last));
+    check_all(&lines(&running.stop().await));
 }

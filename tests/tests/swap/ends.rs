@@ -14,11 +14,9 @@ use wasmflow_tests::port::free_port;
 
 use crate::world::*;
 
-const TOTAL: u64 = 100_000;
-
-/// As [`numbers_to_files`], with what a candidate that imports Kafka asks for.
+/// As [`all_numbers_to_files`], with what a candidate that imports Kafka asks for.
 fn with_kafka() -> String {
-    numbers_to_files(TOTAL, "")
+    all_numbers_to_files("")
         .replace(
             "batch_events = 100\n    interceptors",
             "batch_events = 100\n    allow = { kafka = [\"main\"] }\n    interceptors",
@@ -34,7 +32,7 @@ fn anew() -> SwapRequest {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_goes_on_behind_its_last_put_through_twenty_swaps() {
-    let running = Running::endless("swap-source", "", &all_numbers_to_files("")).await;
+    let running = Running::start("swap-source", "", &all_numbers_to_files("")).await;
     for swap in 0..20 {
         let report = running.swap("numbers", anew()).await.unwrap();
         assert_eq!(report.generation, swap + 2);
@@ -45,7 +43,7 @@ async fn a_source_goes_on_behind_its_last_put_through_twenty_swaps() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sink_has_each_event_once_through_twenty_swaps() {
-    let running = Running::endless("swap-sink", "", &all_numbers_to_files("")).await;
+    let running = Running::start("swap-sink", "", &all_numbers_to_files("")).await;
     for _ in 0..20 {
         running.swap("files", anew()).await.unwrap();
     }
@@ -55,23 +53,26 @@ async fn a_sink_has_each_event_once_through_twenty_swaps() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sink_that_holds_events_lets_go_of_them_before_it_is_closed() {
     let corner = component("corner-sink").display().to_string();
-    let stages = numbers_to_files(20_000, "").replace("plugin = \"file-roll\"", &format!("plugin = \"{corner}\""));
+    let some = "plugin = \"stress\"\n    config = { size_bytes = 1, rate = 20000 }";
+    let stages = all_numbers_to_files("").replace("plugin = \"seq\"", some);
+    let stages = stages.replace("plugin = \"file-roll\"", &format!("plugin = \"{corner}\""));
     let stages = stages.replace(
         "config = { dir = \"out\", format = \"json\", roll_interval = \"0\" }",
         "config = { mode = \"hold\", count = 1000 }",
     );
-    let running = Running::start("swap-hold", &stages).await;
+    let running = Running::start("swap-hold", "", &stages).await;
     for _ in 0..5 {
         running.swap("files", anew()).await.unwrap();
     }
-    let counters = running.stage("files").counters().clone();
-    running.end().await;
-    assert_eq!(counters.accepted.get(), 20_000, "nothing was delivered twice");
+    let counters = ["numbers", "files"].map(|stage| running.stage(stage).counters().clone());
+    running.stop().await;
+    let [put, delivered] = counters.map(|counters| counters.accepted.get());
+    assert_eq!(delivered, put, "nothing was lost or delivered twice");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_or_sink_that_does_not_open_is_opened_as_it_was() {
-    let running = Running::start("swap-reopen", &with_kafka()).await;
+    let running = Running::start("swap-reopen", "", &with_kafka()).await;
     let hostile = |package: &str| PluginOrigin::File(component(package));
     let source = with(&hostile("hostile-source"), r#"{"mode":"panic","call":"open","total":5}"#);
     let error = running.swap("numbers", source).await.unwrap_err();
@@ -80,12 +81,12 @@ async fn a_source_or_sink_that_does_not_open_is_opened_as_it_was() {
     let error = running.swap("files", sink).await.unwrap_err();
     assert_eq!(error.step, SwapStep::Open, "{error}");
     assert_eq!((running.stage("numbers").generation(), running.stage("files").generation()), (1, 1));
-    check(&lines(&running.end().await), TOTAL);
+    check_all(&lines(&running.stop().await));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_or_sink_that_fails_in_its_watch_window_goes_back_and_no_event_is_lost_or_repeated() {
-    let running = Running::start("swap-back", &with_kafka()).await;
+    let running = Running::start("swap-back", "", &with_kafka()).await;
     let watched = |package: &str, config: &str| SwapRequest {
         watch: Duration::from_secs(100),
         wait_for: WaitFor::Watch,
@@ -96,12 +97,12 @@ async fn a_source_or_sink_that_fails_in_its_watch_window_goes_back_and_no_event_
     assert_eq!(error.step, SwapStep::Watch, "{error}");
     let error = running.swap("files", watched("hostile-sink", r#"{"mode":"panic","call":"work"}"#)).await.unwrap_err();
     assert_eq!(error.step, SwapStep::Watch, "{error}");
-    check(&lines(&running.end().await), TOTAL);
+    check_all(&lines(&running.stop().await));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_candidate_that_needs_more_than_its_stage_is_allowed_is_refused_with_the_difference() {
-    let running = Running::start("swap-grants", &numbers_to_files(20_000, "")).await;
+    let running = Running::start("swap-grants", "", &all_numbers_to_files("")).await;
     let netcat = PluginOrigin::Standard { name: "netcat".into(), kind: PluginKind::Source };
     let error = running.swap("numbers", with(&netcat, r#"{"bind":"127.0.0.1:44444"}"#)).await.unwrap_err();
     assert_eq!(error.step, SwapStep::Grants);
@@ -116,7 +117,21 @@ async fn a_candidate_that_needs_more_than_its_stage_is_allowed_is_refused_with_t
         error.remedy.as_deref().unwrap_or_default().contains(r#"{ path = "elsewhere", write = true }"#),
         "{error:?}"
     );
-    running.end().await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_before_a_file_channel_and_its_interceptor_are_swapped_with_each_number_once() {
+    let stages = all_numbers_to_files("config = { keep = 3 }")
+        .replace("type = \"memory\"\n    capacity_events = 1000", "type = \"file\"\n    capacity_events = 10000");
+    assert!(stages.contains("type = \"file\""));
+    let running = Running::start("swap-file", "", &stages).await;
+    for _ in 0..20 {
+        for stage in ["numbers", "stamp", "files"] {
+            running.swap(stage, anew()).await.unwrap();
+        }
+    }
+    check_all(&lines(&running.stop().await));
 }
 
 /// These stages before files with the events' bodies as lines.
@@ -151,7 +166,7 @@ async fn a_tailed_log_that_grows_has_each_line_once_through_twenty_swaps() {
     config = { files = ["logs/*.log"], file_header = false }
     allow = { dirs = [{ path = "logs" }] }
 "#;
-    let running = Running::endless("swap-tail", "", &to_files(stages)).await;
+    let running = Running::start("swap-tail", "", &to_files(stages)).await;
     let stop = Arc::<AtomicBool>::default();
     let log = running.folder().join("logs/app.log");
     std::fs::create_dir_all(log.parent().unwrap()).unwrap();
@@ -178,7 +193,7 @@ async fn clients_of_a_listening_source_see_a_reconnect_at_most_and_each_answered
     allow = {{ listen = ["127.0.0.1:{port}"] }}
 "#
     );
-    let running = Running::endless("swap-netcat", "", &to_files(&stages)).await;
+    let running = Running::start("swap-netcat", "", &to_files(&stages)).await;
     let stop = Arc::<AtomicBool>::default();
     let told = stop.clone();
     let asking = tokio::task::spawn_blocking(move || {

@@ -8,7 +8,7 @@ use crate::world::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_swaps_under_load_leave_each_event_once_in_order_and_each_batch_to_one_version() {
-    let running = Running::endless("swap-load", "", &all_numbers_to_files("")).await;
+    let running = Running::start("swap-load", "", &all_numbers_to_files("")).await;
     let versions = [stamp(running.folder(), "v1"), stamp(running.folder(), "v2")];
     let mut swaps = 0;
     for swap in 0..200 {
@@ -28,7 +28,7 @@ async fn two_hundred_swaps_under_load_leave_each_event_once_in_order_and_each_ba
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_an_interceptor_keeps_back_goes_on_before_the_next_one_takes_over() {
-    let running = Running::endless("swap-keep", "", &all_numbers_to_files("config = { keep = 3 }")).await;
+    let running = Running::start("swap-keep", "", &all_numbers_to_files("config = { keep = 3 }")).await;
     let versions = [stamp(running.folder(), "v1"), stamp(running.folder(), "v2")];
     for swap in 0..20 {
         let request = SwapRequest { wait_for: WaitFor::FirstBatch, ..to(&versions[(swap + 1) % 2]) };
@@ -40,9 +40,9 @@ async fn what_an_interceptor_keeps_back_goes_on_before_the_next_one_takes_over()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_interceptor_of_two_stages_switches_as_one() {
-    let stages = numbers_to_files(20_000, "")
+    let stages = all_numbers_to_files("")
         .replace("channel = \"events\"\n    batch", "channel = \"events\"\n    interceptors = [\"stamp\"]\n    batch");
-    let running = Running::start("swap-shared", &stages).await;
+    let running = Running::start("swap-shared", "", &stages).await;
     let stage = running.stage("stamp");
     assert_eq!(stage.uses(), 2);
     let v2 = stamp(running.folder(), "v2");
@@ -51,15 +51,15 @@ async fn an_interceptor_of_two_stages_switches_as_one() {
     let error = running.swap("stamp", with(&v2, r#"{"fault":"trap","at":0}"#)).await.unwrap_err();
     assert_eq!(error.step, SwapStep::Open);
     assert_eq!(stage.generation(), 2);
-    let file = running.end().await;
+    let file = running.stop().await;
     let lines = lines(&file);
     assert_eq!(lines.last().unwrap().version, "v2");
-    assert_eq!(lines.len(), 20_000);
+    assert!(lines.iter().zip(0..).all(|(line, number)| line.number == number));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_configuration_alone_is_a_swap_and_a_rollback_undoes_it() {
-    let running = Running::start("swap-config", &numbers_to_files(60_000, "")).await;
+    let running = Running::start("swap-config", "", &all_numbers_to_files("")).await;
     let before = running.stage("stamp").plugin();
     let request =
         SwapRequest { plugin: None, ..with(&stamp(running.folder(), "v2"), r#"{"fault":"drop","at":1000000}"#) };
@@ -74,26 +74,26 @@ async fn a_new_configuration_alone_is_a_swap_and_a_rollback_undoes_it() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     assert_eq!(running.stage("stamp").serving().config.json(), "{}");
-    check(&lines(&running.end().await), 60_000);
+    check_all(&lines(&running.stop().await));
     let report = back.await.unwrap().unwrap();
-    assert_eq!((report.generation, report.watch), (3, WatchEnd::StageEnded));
+    // The window may be over before the pipeline has ended.
+    assert!(report.generation == 3 && [WatchEnd::StageEnded, WatchEnd::Passed].contains(&report.watch), "{report:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_rolled_back_where_nothing_was_before() {
-    let running = Running::start("swap-first", &numbers_to_files(20_000, "")).await;
+    let running = Running::start("swap-first", "", &all_numbers_to_files("")).await;
     let error = running.control.rollback(&"stamp".parse().unwrap()).await.unwrap_err();
     assert_eq!(error.step, SwapStep::Turn);
     assert!(error.reason.contains("no generation before"), "{error}");
     let unknown = running.control.rollback(&"stmp".parse().unwrap()).await.unwrap_err();
     assert!(unknown.reason.contains("`files`, `numbers`, `stamp`"), "{unknown}");
-    running.end().await;
+    running.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shadow_reports_how_the_candidate_differs_and_equal_output_may_be_required() {
-    const TOTAL: u64 = 100_000;
-    let running = Running::start("swap-shadow", &numbers_to_files(TOTAL, "")).await;
+    let running = Running::start("swap-shadow", "", &all_numbers_to_files("")).await;
     let versions = [stamp(running.folder(), "v1"), stamp(running.folder(), "v2")];
     let shadow = |require_equal| Some(ShadowRequest { batches: 20, require_equal });
     let error = running.swap("stamp", SwapRequest { shadow: shadow(true), ..to(&versions[1]) }).await.unwrap_err();
@@ -108,13 +108,12 @@ async fn a_shadow_reports_how_the_candidate_differs_and_equal_output_may_be_requ
         running.swap("files", SwapRequest { shadow: shadow(false), ..SwapRequest::default() }).await.unwrap_err();
     assert_eq!(error.step, SwapStep::Shadow);
     assert!(error.reason.contains("a sink cannot be shadowed"), "{error}");
-    running.end().await;
+    running.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_interceptor_has_no_batch_and_can_be_swapped_meanwhile() {
-    const TOTAL: u64 = 50_000;
-    let running = Running::start("swap-pause", &numbers_to_files(TOTAL, "")).await;
+    let running = Running::start("swap-pause", "", &all_numbers_to_files("")).await;
     let stage = running.stage("stamp");
     running.until_accepted("stamp", 1000).await;
     stage.pause();
@@ -124,6 +123,6 @@ async fn a_paused_interceptor_has_no_batch_and_can_be_swapped_meanwhile() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(stage.counters().accepted.get(), accepted);
     stage.resume();
-    let versions = check(&lines(&running.end().await), TOTAL);
+    let versions = check_all(&lines(&running.stop().await));
     assert_eq!(versions, ["v1", "v2"]);
 }

@@ -84,7 +84,7 @@ async fn copied_through<F: AsyncFnOnce(&Running)>(name: &'static str, swaps: F) 
     let make = move || ["in", "out"].iter().try_for_each(|end| made.create(&format!("{name}-{end}"), PARTITIONS));
     spawn_blocking(make).await??;
     let stop = Arc::<AtomicBool>::default();
-    let running = Running::endless(name, "delivery = \"exactly-once\"\n", &copy(broker, name)).await;
+    let running = Running::start(name, "delivery = \"exactly-once\"\n", &copy(broker, name)).await;
     let feeding = feed(topics.clone(), format!("{name}-in"), stop.clone());
     running.until_accepted("to", 1000).await;
     let rebalances = rebalances(&running);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::JoinHandle;
 use wasmflow::agent::{self, AgentError, RunFile, RunReport};
 use wasmflow::config::{Colour, Severity, StageConfig, load};
@@ -15,40 +15,28 @@ use wasmflow_tests::agent::PipelineFile;
 use wasmflow_tests::component::stamp_version;
 pub use wasmflow_tests::stamped::*;
 
-/// Agents stop at a signal to the process: one that is to be stopped runs alone, those that end by themselves run together.
-static ALONE: RwLock<()> = RwLock::const_new(());
-
-enum Place {
-    Alone(#[expect(dead_code, reason = "held")] RwLockWriteGuard<'static, ()>),
-    AmongOthers(#[expect(dead_code, reason = "held")] RwLockReadGuard<'static, ()>),
-}
+/// Agents stop at a signal to the process, so one runs at a time.
+static ALONE: Mutex<()> = Mutex::const_new(());
 
 /// A pipeline that runs in this process. Its folder goes with it.
 pub struct Running {
-    place: Place,
+    _alone: MutexGuard<'static, ()>,
     pub control: Control,
     file: PipelineFile,
     agent: JoinHandle<Result<RunReport, AgentError>>,
 }
 
 impl Running {
-    /// Starts the stages.
-    pub async fn start(name: &str, stages: &str) -> Self {
-        Self::at(Place::AmongOthers(ALONE.read().await), name, "", stages).await
-    }
-
-    /// Starts stages that do not end by themselves; with lines for the `[pipeline]` table.
-    pub async fn endless(name: &str, promise: &str, stages: &str) -> Self {
-        Self::at(Place::Alone(ALONE.write().await), name, promise, stages).await
-    }
-
-    async fn at(place: Place, name: &str, promise: &str, stages: &str) -> Self {
+    /// Starts the stages, which do not end by themselves; with lines for the `[pipeline]` table.
+    pub async fn start(name: &str, promise: &str, stages: &str) -> Self {
+        let alone = ALONE.lock().await;
         let file = PipelineFile::new(name, stages);
         file.promise(promise);
         let engine = Engine::new(EngineOptions { cache_dir: Some(cache()), ..EngineOptions::default() }).unwrap();
         let mut loaded = load(&[file.path().to_owned()], &|name| std::env::var_os(name), &engine).await;
         let loaded = loaded.remove(0);
         let report = loaded.report.text(Severity::Note, Colour::Plain);
+        let stages = loaded.pipeline.as_ref().map_or(0, |p| p.sources.len() + p.interceptors.len() + p.sinks.len());
         let pipeline = RunFile::of(loaded).unwrap_or_else(|| panic!("{report}"));
         let control = Control::new(engine);
         let agent = tokio::spawn({
@@ -56,10 +44,10 @@ impl Running {
             async move { agent::run(vec![pipeline], &control, Default::default()).await }
         });
         let name = name.to_owned();
-        while control.pipeline(&name).is_none_or(|pipeline| pipeline.stages().is_empty()) {
+        while control.pipeline(&name).is_none_or(|pipeline| pipeline.stages().len() < stages) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        Self { place, control, file, agent }
+        Self { _alone: alone, control, file, agent }
     }
 
     pub fn folder(&self) -> &Path {
@@ -74,17 +62,11 @@ impl Running {
         self.control.swap(&stage.parse().unwrap(), request).await
     }
 
-    /// Stops an endless pipeline, and waits until what is on its way is delivered.
+    /// Stops it, and waits until what is on its way is delivered.
     pub async fn stop(self) -> PipelineFile {
-        assert!(matches!(self.place, Place::Alone(_)), "others would stop too");
         rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM).unwrap();
-        self.end().await
-    }
-
-    /// Waits for the end of a finite pipeline.
-    pub async fn end(self) -> PipelineFile {
-        let report =
-            tokio::time::timeout(Duration::from_secs(120), self.agent).await.expect("it ends").unwrap().unwrap();
+        let report = tokio::time::timeout(Duration::from_secs(120), self.agent).await.expect("it ends");
+        let report = report.unwrap().unwrap();
         assert!(report.is_success(), "{report:?}");
         self.file
     }
