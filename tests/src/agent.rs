@@ -236,8 +236,16 @@ pub fn wasmflow_verb(verb: &str, pipeline: &Path) -> Ended {
 /// # Panics
 /// When it still runs after a minute.
 pub fn wasmflow_run(arguments: &[&str]) -> Ended {
+    wasmflow_with(arguments, &[])
+}
+
+/// As [`wasmflow_run`], with variables.
+///
+/// # Panics
+/// When it still runs after a minute.
+pub fn wasmflow_with(arguments: &[&str], variables: &[(&str, &str)]) -> Ended {
     let mut command = Command::new(wasmflow());
-    command.args(arguments).env_remove("RUST_LOG");
+    command.args(arguments).env_remove("RUST_LOG").envs(variables.iter().copied());
     Agent::start(command).wait(Duration::from_secs(60))
 }
 

@@ -6,6 +6,7 @@
 pub mod acl;
 pub mod admin;
 pub mod agent;
+pub mod asked;
 pub mod binary;
 pub mod broker;
 pub mod component;

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::channel::upkeep::Due;
-use crate::channel::{Channel, Hook};
+use crate::channel::{Channel, Hook, SyncHook};
 use crate::error::{Poisoned, ReadError};
 use crate::format::cursor::Slot;
 use crate::names;
@@ -59,6 +59,7 @@ impl Log {
             written_bytes: state.written_bytes,
             last_sync: state.last_sync,
             skipped_events: state.skipped_events,
+            skipped_places: state.skipped_places,
             waiting: state.waiting.clone(),
             poisoned: state.poisoned.clone(),
         }
@@ -152,6 +153,12 @@ impl Log {
         channel.call_hooks();
         channel.upkeep(Due::Lagging)?;
         Ok(())
+    }
+
+    /// Has `hook` told of each sync: how long it took with the writing before it, and how many events it made durable. As quick and
+    /// as careful as [`Done`](crate::Done).
+    pub fn on_sync(&self, hook: Box<dyn Fn(std::time::Duration, u64) + Send + std::marker::Sync>) {
+        *self.channel.sync_hook.lock() = Some(SyncHook::from(hook));
     }
 
     /// Has `hook` called whenever more can be read, and when the log is poisoned. As quick and as careful as

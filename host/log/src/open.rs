@@ -174,6 +174,7 @@ fn open_channel(
         state: Mutex::new(state),
         upkeep: Mutex::default(),
         hooks: Mutex::default(),
+        sync_hook: Mutex::default(),
         call_keeper: call_keeper.clone(),
         options,
     };

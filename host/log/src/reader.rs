@@ -250,6 +250,7 @@ impl Reader {
         _ = quarantine::copy(&*self.channel.storage, &self.channel.path, &damage);
         let mut state = self.channel.state.lock();
         state.skipped_events += damage.lost_events.unwrap_or(0);
+        state.skipped_places += 1;
         state.notes.push(Note::Skipped(damage));
         drop(state);
         self.spot = after;

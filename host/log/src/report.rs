@@ -153,6 +153,8 @@ pub struct Status {
     pub last_sync: std::time::Duration,
     /// Lost to damage that was passed over since the start.
     pub skipped_events: u64,
+    /// How often damage was passed over since the start.
+    pub skipped_places: u64,
     /// Puts wait for space; they go on by themselves once there is some.
     pub waiting: Option<Waiting>,
     pub poisoned: Option<Poisoned>,

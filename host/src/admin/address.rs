@@ -106,6 +106,8 @@ impl Address {
     pub fn of_this_process() -> Result<Self, AddressError> {
         let folder = runtime_dir();
         private(&folder)?;
+        // Sockets of agents that were killed would pile up.
+        Found::look();
         Ok(Self::Unix(folder.join(format!("{}.sock", std::process::id()))))
     }
 }

@@ -37,7 +37,9 @@ const BUFFER_BYTES: usize = 16 << 10;
 const HEADERS_MAX: usize = 64;
 /// After an accept that failed, as it does when the process has no file handles left: the next one would fail too.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// After somebody was turned away: a thousand a second at most, the others wait in the system's queue.
+/// Limit: a pause after so many that were turned away: whoever comes faster waits in the system's queue, and a
+/// flood takes half of a processor at most.
+const TURNED_AWAY_AT_ONCE: u32 = 64;
 const TURNED_AWAY_PAUSE: Duration = Duration::from_millis(1);
 
 /// Why an address cannot be had. The operator's fault, or another process's; nothing was started.
@@ -173,6 +175,7 @@ impl Clients {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let mut failing = false;
+        let mut turned_away = 0;
         loop {
             let stream = match accept().await {
                 Ok(stream) => stream,
@@ -191,7 +194,10 @@ impl Clients {
                     self.door.counters().refuse(Refusal::Connections);
                     // Whether it is heard or not: it is over.
                     _ = turn_away(stream);
-                    tokio::time::sleep(TURNED_AWAY_PAUSE).await;
+                    turned_away += 1;
+                    if turned_away % TURNED_AWAY_AT_ONCE == 0 {
+                        tokio::time::sleep(TURNED_AWAY_PAUSE).await;
+                    }
                 }
             }
         }

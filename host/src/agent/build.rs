@@ -28,7 +28,7 @@ use crate::sink::{SinkParts, SinkRunner};
 use crate::source::{Handover, Inheritance, SourceParts, SourceRunner};
 use crate::stage::{Pace, Stage, StageStop};
 use crate::transaction::{Coordinator, Participant};
-use wasmflow_log::{LogSet, Recovered};
+use wasmflow_log::{LogSet, Note, Recovered};
 
 /// A runner that is ready to be spawned, with the stages it drives: its own first, then its interceptors in their order. An
 /// interceptor that two runners name is a stage of each.
@@ -177,6 +177,13 @@ impl Workshop {
             Self { state, recovered, kafka, channels, next_number, logs, exactly_once, control, bundles };
         for (name, spec) in &pipeline.channels {
             workshop.add_channel(pipeline, name, spec);
+        }
+        for note in &workshop.recovered.notes {
+            if let Note::TailCut { channel, bytes } = note
+                && let Some(Channel::File(channel)) = workshop.channels.values().find(|known| known.name() == channel)
+            {
+                channel.note_torn(*bytes);
+            }
         }
         Ok(workshop)
     }

@@ -108,7 +108,7 @@ mod tests {
     }
 
     fn put(channel: &Arc<MemoryChannel>, bodies: &[&str]) {
-        channel.try_begin_put(batch(bodies)).expect("there is room").commit(None);
+        channel.try_begin_put(batch(bodies)).expect("there is room").commit("source", None);
     }
 
     /// What a take brings now: nothing where it would wait, no bodies for the end of a cut.

@@ -47,6 +47,8 @@ struct Log {
     writers: usize,
     /// Events put since the start.
     put: u64,
+    /// Whoever has put.
+    sources: Vec<Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -70,9 +72,16 @@ struct Entry {
     _room: Option<Reserved>,
     cut: u64,
     put_at: Instant,
+    /// Who put it; nothing for dead letters of a transaction.
+    source: Option<Arc<str>>,
 }
 
 impl Entry {
+    /// Who put it, and when.
+    fn origin(&self) -> Option<(Arc<str>, Instant)> {
+        Some((self.source.clone()?, self.put_at))
+    }
+
     fn next(&self) -> u64 {
         self.first + self.batch.count() as u64
     }
@@ -200,14 +209,14 @@ impl MemoryChannel {
         }
     }
 
-    fn append(&self, batch: Batch, room: Reserved, share: Option<ReceiptShare>) {
+    fn append(&self, batch: Batch, room: Reserved, source: &str, share: Option<ReceiptShare>) {
         let mut log = self.log.lock();
         if batch.is_empty() || log.readers.is_empty() {
             drop(log);
             share.into_iter().for_each(ReceiptShare::settle);
             return;
         }
-        let (first, put_at) = (log.next, Instant::now());
+        let (first, put_at, source) = (log.next, Instant::now(), Some(log.source(source)));
         log.readers
             .values_mut()
             .filter(|reader| reader.settled == first)
@@ -215,7 +224,7 @@ impl MemoryChannel {
         log.next += batch.count() as u64;
         log.put += batch.count() as u64;
         let cut = self.cuts.as_ref().map_or(0, |cuts| cuts.clock.open());
-        log.entries.push_back(Entry { first, batch, share, _room: Some(room), cut, put_at });
+        log.entries.push_back(Entry { first, batch, share, _room: Some(room), cut, put_at, source });
         log.wake_readers();
     }
 
@@ -229,7 +238,7 @@ impl MemoryChannel {
         log.next += count;
         log.put += count;
         let put_at = Instant::now();
-        log.entries.insert(index, Entry { first, batch: letters, share: None, _room: None, cut, put_at });
+        log.entries.insert(index, Entry { first, batch: letters, share: None, _room: None, cut, put_at, source: None });
         log.wake_readers();
     }
 
@@ -248,7 +257,10 @@ impl MemoryChannel {
             gone.extend(log.entries.pop_front());
         }
         let events = gone.iter().map(|entry| entry.batch.count() as u64).sum();
-        log.readers.values_mut().for_each(|reader| reader.counts.settled(events));
+        let oldest = gone.first().and_then(Entry::origin);
+        for reader in log.readers.values_mut() {
+            reader.counts.settled(events, oldest.as_ref().map(|(source, put_at)| (source, put_at.elapsed())));
+        }
         let settled = log.readers.values().map(|reader| reader.settled).min();
         let end = gone.last().map_or(0, Entry::next);
         assert!(settled.is_none_or(|settled| settled >= end), "cut {cut} of `{}` ends behind {settled:?}", self.name);
@@ -314,6 +326,8 @@ impl MemoryChannel {
     fn settle(&self, number: u64, next: u64) {
         let mut log = self.log.lock();
         let put = log.next;
+        let before = log.readers.get(&number).map(|reader| reader.settled);
+        let oldest = before.and_then(|before| log.from(before).next()?.origin());
         // A reader that has been removed holds nothing any more.
         let Some(reader) = log.readers.get_mut(&number) else { return };
         assert!(
@@ -330,7 +344,7 @@ impl MemoryChannel {
             cuts.clock.delivered.notify_one();
             return;
         }
-        reader.counts.settled(events);
+        reader.counts.settled(events, oldest.as_ref().map(|(source, put_at)| (source, put_at.elapsed())));
         let gone = log.passed();
         drop(log);
         gone.into_iter().filter_map(|entry| entry.share).for_each(ReceiptShare::settle);
@@ -356,6 +370,15 @@ impl CutLog for MemoryChannel {
 }
 
 impl Log {
+    /// A name of whoever puts, made once.
+    fn source(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.sources.iter().find(|known| ***known == *name) {
+            return known.clone();
+        }
+        self.sources.push(name.into());
+        self.sources[self.sources.len() - 1].clone()
+    }
+
     fn wake_readers(&self) {
         self.readers.values().for_each(|reader| reader.arrived.notify_one());
     }
@@ -404,8 +427,8 @@ impl MemoryPut {
         &self.channel
     }
 
-    pub(super) fn commit(self, share: Option<ReceiptShare>) {
-        self.channel.append(self.batch, self.room, share);
+    pub(super) fn commit(self, source: &str, share: Option<ReceiptShare>) {
+        self.channel.append(self.batch, self.room, source, share);
     }
 }
 

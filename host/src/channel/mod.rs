@@ -279,9 +279,9 @@ impl PutTransaction {
     ///
     /// # Panics
     /// When the channel is on disk: those are never part of such a pipeline.
-    pub fn commit_in_transaction(self) {
+    pub fn commit_in_transaction(self, source: &str) {
         match self {
-            Self::Memory(put) => put.commit(None),
+            Self::Memory(put) => put.commit(source, None),
             Self::File(put) => panic!("{:?} is part of a transaction of memory channels", put.channel()),
         }
     }
@@ -347,7 +347,7 @@ pub fn commit_puts(
         file::commit(file, note, shares.next().expect("there is one for the disk"))?;
     }
     for (put, share) in memory.into_iter().zip(shares) {
-        put.commit(Some(share));
+        put.commit(note.source, Some(share));
     }
     Ok(receipt)
 }

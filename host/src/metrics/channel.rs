@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::histogram::Observed;
+use super::histogram::{Histogram, Observed, SECONDS};
 use crate::channel::{Amount, Capacity};
 
 /// A channel at one moment.
@@ -32,20 +32,29 @@ pub struct Passed {
     /// Events handed out.
     pub given: u64,
     settled: u64,
+    /// By source: how long the oldest of what was settled together had taken since it was put.
+    ends: Vec<(Arc<str>, Histogram)>,
     /// When it last settled something, or something first came that it has not settled.
     pub moved: Instant,
 }
 
 impl Default for Passed {
     fn default() -> Self {
-        Self { given: 0, settled: 0, moved: Instant::now() }
+        Self { given: 0, settled: 0, ends: Vec::new(), moved: Instant::now() }
     }
 }
 
 impl Passed {
-    pub fn settled(&mut self, events: u64) {
+    /// So many events are settled, the oldest of them put by this source so long ago.
+    pub fn settled(&mut self, events: u64, oldest: Option<(&Arc<str>, Duration)>) {
         self.settled += events;
         self.moved = Instant::now();
+        let Some((source, age)) = oldest else { return };
+        let known = self.ends.iter().position(|(known, _)| known == source).unwrap_or_else(|| {
+            self.ends.push((source.clone(), Histogram::new(&SECONDS)));
+            self.ends.len() - 1
+        });
+        self.ends[known].1.took(age);
     }
 
     pub fn of(&self, name: &Arc<str>, lag_events: u64) -> ReaderCounts {
@@ -54,6 +63,7 @@ impl Passed {
             lag_events,
             take_attempts: self.given,
             taken_events: self.settled,
+            end_to_end: self.ends.iter().map(|(source, ends)| (source.clone(), ends.observed())).collect(),
             waits: (lag_events > 0).then(|| self.moved.elapsed()),
         }
     }
@@ -69,6 +79,8 @@ pub struct ReaderCounts {
     pub take_attempts: u64,
     /// Events settled.
     pub taken_events: u64,
+    /// By source, from the put of the oldest event of what was settled together.
+    pub end_to_end: Vec<(Arc<str>, Observed)>,
     /// How long the oldest of the lag has waited, or the last settlement is ago, whichever is less; nothing without lag.
     pub waits: Option<Duration>,
 }

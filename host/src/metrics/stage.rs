@@ -6,7 +6,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 
-use super::histogram::Observed;
 use super::{Counter, Histogram, SECONDS, millis};
 use crate::config::mask;
 use crate::plugin::{CallError, Failure, TrapKind};
@@ -45,8 +44,6 @@ pub struct StageCounters {
     pub complete_batches: Counter,
     /// Of sinks: the time of each delivery that did not fail.
     pub deliveries: Histogram,
-    /// Of sinks, for each source that feeds them.
-    end_to_end: Mutex<Vec<(Arc<str>, Arc<Histogram>)>>,
     /// The time of each call into the plugin; that of a source's `poll` is mostly its waiting.
     pub calls: Histogram,
     results: [Counter; Call::ALL.len()],
@@ -83,7 +80,6 @@ impl Default for StageCounters {
             underflow_batches: Counter::default(),
             complete_batches: Counter::default(),
             deliveries: Histogram::new(&SECONDS),
-            end_to_end: Mutex::default(),
             calls: Histogram::new(&SECONDS),
             results: Default::default(),
             memory_bytes: AtomicU64::new(0),
@@ -160,21 +156,6 @@ impl StageCounters {
         let (time, memory, contract) = (self.timeouts.get(), self.memory_traps.get(), self.contract_traps.get());
         let rest = self.traps.get().saturating_sub(time + memory + contract);
         [("trap", rest), ("time", time), ("memory", memory), ("contract", contract)]
-    }
-
-    /// Of a sink: the time that events of a source take to be settled.
-    pub fn end_to_end_of(&self, source: &Arc<str>) -> Arc<Histogram> {
-        let mut ends = self.end_to_end.lock();
-        if let Some((_, histogram)) = ends.iter().find(|(known, _)| known == source) {
-            return histogram.clone();
-        }
-        let histogram = Arc::new(Histogram::new(&SECONDS));
-        ends.push((source.clone(), histogram.clone()));
-        histogram
-    }
-
-    pub fn end_to_end(&self) -> Vec<(Arc<str>, Observed)> {
-        self.end_to_end.lock().iter().map(|(source, histogram)| (source.clone(), histogram.observed())).collect()
     }
 
     /// A call begins.

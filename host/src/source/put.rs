@@ -68,7 +68,8 @@ impl SourceRunner {
                 commit_puts(puts, note, &self.settled).map_err(|error| self.channel_failed(&error))?
             }
             Some(transaction) => {
-                let commit = || puts.into_iter().for_each(PutTransaction::commit_in_transaction);
+                let source = &self.parts.stage.name;
+                let commit = || puts.into_iter().for_each(|put| put.commit_in_transaction(source));
                 transaction.put(&self.parts.stage.name, &unsettled.parts, amount, &self.settled, commit)
             }
         };

@@ -1,6 +1,8 @@
 //! Pipelines run by the built binary against real servers. One executable, so that all its tests share one broker and one
 //! database; what depends on a quiet machine is in `timing` instead.
 
+mod admin;
+mod admin_commands;
 mod broker_faults;
 mod cited;
 mod ends;

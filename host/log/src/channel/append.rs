@@ -40,6 +40,8 @@ pub struct Core {
     /// Written, and to be told of after the sync.
     pub written: Vec<Arc<UnderWay>>,
     pub unsynced_since: Option<Instant>,
+    /// Events written since the last sync.
+    pub unsynced_events: u64,
 }
 
 impl Core {
@@ -59,6 +61,7 @@ impl Core {
             group: VecDeque::new(),
             written: Vec::new(),
             unsynced_since: None,
+            unsynced_events: 0,
         }
     }
 }
@@ -108,7 +111,11 @@ impl Channel {
         };
         match outcome {
             Ok(()) => {
-                self.told(core, any.then(|| begun.elapsed()));
+                let took = begun.elapsed();
+                self.told(core, any.then_some(took));
+                if core.synced.frame == core.end.frame && core.unsynced_events > 0 {
+                    self.call_sync_hook(took, std::mem::take(&mut core.unsynced_events));
+                }
                 if any { Turn::Wrote } else { Turn::Idle }
             }
             Err(Trouble::Full(error)) => {
@@ -343,6 +350,7 @@ impl Channel {
                 state.cache.push(head.frame, after, frame);
             }
             track.add(pending);
+            core.unsynced_events += u64::from(events);
             state.queued.events -= u64::from(events);
             state.queued.bytes -= length;
             state.under_way.push_back((after, put.clone()));

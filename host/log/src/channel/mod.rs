@@ -36,11 +36,15 @@ pub struct Channel {
     /// Held while cursors are written and segments removed.
     pub upkeep: Mutex<()>,
     pub hooks: Mutex<Vec<Hook>>,
+    pub sync_hook: Mutex<Option<SyncHook>>,
     /// Asks for upkeep before its time.
     pub call_keeper: Arc<dyn Fn() + Send + std::marker::Sync>,
 }
 
 pub type Hook = Arc<dyn Fn() + Send + std::marker::Sync>;
+
+/// Told how long a write and sync took, and of how many events.
+pub type SyncHook = Arc<dyn Fn(std::time::Duration, u64) + Send + std::marker::Sync>;
 
 /// Puts that wait for the writer.
 #[derive(Default)]
@@ -79,6 +83,11 @@ impl Channel {
     pub fn call_hooks(&self) {
         let hooks = self.hooks.lock().clone();
         hooks.iter().for_each(|hook| hook());
+    }
+
+    pub fn call_sync_hook(&self, took: std::time::Duration, events: u64) {
+        let hook = self.sync_hook.lock().clone();
+        hook.iter().for_each(|hook| hook(took, events));
     }
 
     pub fn poisoned(&self) -> Option<Poisoned> {

@@ -83,6 +83,7 @@ pub struct State {
     pub written_bytes: u64,
     pub last_sync: Duration,
     pub skipped_events: u64,
+    pub skipped_places: u64,
 }
 
 pub struct ReaderState {
@@ -132,6 +133,7 @@ impl State {
             written_bytes: 0,
             last_sync: Duration::ZERO,
             skipped_events: 0,
+            skipped_places: 0,
         }
     }
 

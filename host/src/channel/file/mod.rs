@@ -12,10 +12,10 @@ pub use columns::ColumnsError;
 pub use cuts::ReaderCuts;
 pub use reader::FileReader;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -26,7 +26,7 @@ use super::room::{Amount, Capacity, Reserved, Room};
 use super::{ChannelError, PutNote, ReceiptShare};
 use crate::config::pipeline::Start;
 use crate::event::Batch;
-use crate::metrics::{ChannelCounts, DiskCounts, Passed};
+use crate::metrics::{ChannelCounts, Counter, DiskCounts, EVENTS, Histogram, Passed, SECONDS};
 use crate::position::Part;
 
 /// One log of the pipeline's set, with room and readers.
@@ -49,6 +49,9 @@ struct Shared {
     /// One for each reader that is open.
     readers: Mutex<BTreeMap<Arc<str>, Arc<Signal>>>,
     counts: Mutex<Counts>,
+    syncs: Histogram,
+    group_commits: Histogram,
+    torn_bytes: Counter,
 }
 
 /// What an open reader is told.
@@ -73,12 +76,18 @@ struct Passing {
     name: Arc<str>,
     settled: u64,
     passed: Passed,
+    /// Of the puts that were read and are not settled whole: behind the last event, by whom, and when.
+    origins: VecDeque<(u64, Arc<str>, u64)>,
 }
 
 impl Passing {
     fn settle(&mut self, next: u64) {
-        self.passed.settled(next.saturating_sub(self.settled));
+        let oldest = self.origins.front().map(|(_, source, time_ms)| (source.clone(), age(*time_ms)));
+        self.passed.settled(next.saturating_sub(self.settled), oldest.as_ref().map(|(source, age)| (source, *age)));
         self.settled = next;
+        while self.origins.front().is_some_and(|(end, ..)| *end <= next) {
+            self.origins.pop_front();
+        }
     }
 }
 
@@ -103,7 +112,17 @@ impl FileChannel {
             under_way: AtomicUsize::new(0),
             readers: Mutex::default(),
             counts: Mutex::default(),
+            syncs: Histogram::new(&SECONDS),
+            group_commits: Histogram::new(&EVENTS),
+            torn_bytes: Counter::default(),
         });
+        log.on_sync(Box::new({
+            let shared = shared.clone();
+            move |took, events| {
+                shared.syncs.took(took);
+                shared.group_commits.observe(events);
+            }
+        }));
         log.on_change(Box::new({
             let shared = shared.clone();
             move || shared.wake_readers()
@@ -179,6 +198,11 @@ impl FileChannel {
         Ok(given_up)
     }
 
+    /// Recovery has left so many bytes out at the end, which nobody was ever told are durable.
+    pub fn note_torn(&self, bytes: u64) {
+        self.shared.torn_bytes.add(bytes as usize);
+    }
+
     /// What it holds and has done.
     pub fn counts(&self) -> ChannelCounts {
         let (put_attempts, backpressure) = self.shared.room.asked();
@@ -193,20 +217,22 @@ impl FileChannel {
             let reader = reader.lock();
             reader.passed.of(&reader.name, lag)
         };
+        let oldest = readers.iter().filter_map(|reader| reader.lock().origins.front().map(|(.., time_ms)| *time_ms));
+        let oldest_age = oldest.min().map(age);
         ChannelCounts {
             held: Amount { events: status.held.events, bytes: status.held.bytes },
             capacity: self.shared.room.capacity(),
-            oldest_age: None,
+            oldest_age,
             put_attempts,
             put_events,
             backpressure,
             readers: readers.iter().map(reader).collect(),
             disk: Some(DiskCounts {
-                sync_seconds: None,
-                group_commit_events: None,
-                corrupt_frames: 0,
+                sync_seconds: Some(self.shared.syncs.observed()),
+                group_commit_events: Some(self.shared.group_commits.observed()),
+                corrupt_frames: status.skipped_places,
                 skipped_events: status.skipped_events,
-                torn_bytes: 0,
+                torn_bytes: self.shared.torn_bytes.get(),
                 answers_wait: asked_at.map(|at| at.elapsed()),
                 last_sync: status.last_sync,
                 waits_for_space: status.waiting.map(|waiting| waiting.reason),
@@ -245,7 +271,12 @@ impl FileChannel {
         if let Some(known) = counts.readers.iter().find(|reader| *reader.lock().name == *name) {
             return known.clone();
         }
-        let passing = Arc::new(Mutex::new(Passing { name: name.into(), settled, passed: Passed::default() }));
+        let passing = Arc::new(Mutex::new(Passing {
+            name: name.into(),
+            settled,
+            passed: Passed::default(),
+            origins: VecDeque::new(),
+        }));
         counts.readers.push(passing.clone());
         passing
     }
@@ -363,6 +394,11 @@ pub fn empty_columns() -> Vec<bytes::Bytes> {
 /// The time of a put, for `channel seek` and `retain` only: a clock that jumps harms nothing else.
 pub(crate) fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+/// Time since a put. A clock that jumps back makes it nothing.
+fn age(time_ms: u64) -> Duration {
+    Duration::from_millis(now_ms().saturating_sub(time_ms))
 }
 
 fn broken(channel: &Arc<str>, error: &dyn std::error::Error) -> ChannelError {

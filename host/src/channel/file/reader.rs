@@ -44,9 +44,17 @@ pub struct FileReader {
     passing: Arc<Mutex<Passing>>,
 }
 
+/// One put as it was read.
+struct Put {
+    first: u64,
+    batch: Batch,
+    source: Arc<str>,
+    time_ms: u64,
+}
+
 struct Read {
     reader: wasmflow_log::Reader,
-    frames: Result<Vec<(u64, Batch)>, ChannelError>,
+    frames: Result<Vec<Put>, ChannelError>,
 }
 
 impl std::fmt::Debug for FileReader {
@@ -66,6 +74,7 @@ impl FileChannel {
         self.shared.readers.lock().insert(name.into(), signal.clone());
         let cursor = reader.cursor();
         let passing = self.passing(name, cursor.settled());
+        passing.lock().origins.clear();
         Ok(FileReader {
             channel: self.clone(),
             taken: cursor.settled(),
@@ -223,6 +232,8 @@ impl FileReader {
     fn go_to(&mut self, next: u64) {
         self.taken = next;
         self.ahead.clear();
+        // Read again from the put on that holds this event.
+        self.passing.lock().origins.clear();
         self.fuller_until = None;
         self.rewind = Some(self.taken);
     }
@@ -276,7 +287,11 @@ impl FileReader {
         }
         let frames = frames?;
         let is_more = !frames.is_empty();
-        self.ahead.extend(frames.into_iter().filter(|(_, batch)| !batch.is_empty()));
+        let mut passing = self.passing.lock();
+        for Put { first, batch, source, time_ms } in frames.into_iter().filter(|put| !put.batch.is_empty()) {
+            passing.origins.push_back((first + batch.count() as u64, source, time_ms));
+            self.ahead.push_back((first, batch));
+        }
         Ok(is_more)
     }
 
@@ -310,15 +325,16 @@ impl Drop for FileReader {
     }
 }
 
-fn decoded(channel: &Arc<str>, frame: Frame) -> Result<(u64, Batch), ChannelError> {
+fn decoded(channel: &Arc<str>, frame: Frame) -> Result<Put, ChannelError> {
     let (first, events) = (frame.first_sequence, frame.events as usize);
+    let (source, time_ms) = (frame.source.clone(), frame.time_ms);
     let unreadable = |detail: String| ChannelError::Unreadable {
         channel: channel.clone(),
         detail: format!("channel `{channel}`, put {} of `{}` at sequence {first}: {detail}", frame.put, frame.source)
             .into(),
     };
     match columns::decode(frame.columns) {
-        Ok(batch) if batch.count() == events => Ok((first, batch)),
+        Ok(batch) if batch.count() == events => Ok(Put { first, batch, source, time_ms }),
         Ok(batch) => Err(unreadable(format!("{} events where {events} were put", batch.count()))),
         Err(error) => Err(unreadable(error.to_string())),
     }
