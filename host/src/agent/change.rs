@@ -197,6 +197,8 @@ impl Running {
             match self.workshop.logs.clone() {
                 Some(logs) => {
                     let added = logs::add(&logs, plan.pipeline, name, file, self.removal).await.map_err(failed)?;
+                    // As it is now: it may have been there, and gone, and come again.
+                    self.workshop.recovered.channels.retain(|known| known.name != added.name);
                     self.workshop.recovered.channels.push(added);
                 }
                 None => {
@@ -213,10 +215,9 @@ impl Running {
     /// Undoes what was made, as if it had never been asked for.
     async fn unmake(&mut self, made: Made) {
         for built in made.built {
-            let name = built.stage().name.clone();
             built.discard().await;
-            self.workshop.control.remove(&name);
         }
+        self.forget_the_unused(&self.pipeline);
         for (channel, reader, _) in made.readers {
             let channel = self.workshop.channels[&channel].clone();
             if let Err(error) = remove_reader(channel, reader.shared()).await {

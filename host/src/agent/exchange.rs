@@ -10,11 +10,11 @@ use tracing::{info, warn};
 use super::AgentError;
 use super::build::{Built, Legacy, Plan};
 use super::change::{Made, remove_reader, starts};
-use super::running::{Running, at};
+use super::running::{Running, at, summarize};
 use super::stop::Phase;
 use super::tasks::Ended;
 use crate::channel::{Channel, Writer};
-use crate::config::pipeline::{ChannelName, SinkSpec, SourceSpec, StageName, Start};
+use crate::config::pipeline::{ChannelName, Pipeline, SinkSpec, SourceSpec, StageName, Start};
 use crate::kafka::StageKafka;
 use crate::plugin::PluginKind;
 use crate::reload::difference::Difference;
@@ -74,7 +74,7 @@ impl Running {
         }
         self.resize(plan, difference);
         self.start_the_ended(plan).await;
-        self.forget_the_unused(plan);
+        self.forget_the_unused(plan.pipeline);
         drop(held);
     }
 
@@ -142,7 +142,7 @@ impl Running {
             drop_reader(name, channel).await;
         }
         if !is_kept {
-            self.workshop.control.remove(name.as_str());
+            self.forget(name.as_str());
         }
         let (kafka, gone) = if keeps_clients { (kafka, None) } else { (None, kafka) };
         if let Some(gone) = gone {
@@ -237,8 +237,7 @@ impl Running {
     }
 
     /// Takes the stages out of the register that the pipeline does not have any more.
-    fn forget_the_unused(&self, plan: Plan<'_>) {
-        let pipeline = plan.pipeline;
+    pub(super) fn forget_the_unused(&self, pipeline: &Pipeline) {
         let lists = pipeline.sources.values().map(|spec| &spec.interceptors);
         let lists = lists.chain(pipeline.sinks.values().map(|spec| &spec.interceptors));
         let used: BTreeSet<&str> = lists.flatten().map(StageName::as_str).collect();
@@ -250,8 +249,15 @@ impl Running {
                 PluginKind::Interceptor => used.contains(name),
             };
             if !is_there {
-                self.workshop.control.remove(name);
+                self.forget(name);
             }
+        }
+    }
+
+    fn forget(&self, name: &str) {
+        if let Some(stage) = self.workshop.control.stage(name) {
+            summarize(&stage);
+            self.workshop.control.remove(name);
         }
     }
 

@@ -16,11 +16,11 @@ use super::tasks::Tasks;
 use super::{AgentError, KAFKA_CLOSE_TIMEOUT, RunReport};
 use crate::channel::Channel;
 use crate::config::pipeline::{ChannelName, Pipeline, PipelineName};
-use crate::control::Control;
+use crate::control::{Control, StageControl};
 use crate::kafka::KafkaClients;
 use crate::plugin::PluginKind;
 use crate::reload::{Change, Places};
-use crate::stage::{Stage, StageStop};
+use crate::stage::StageStop;
 use crate::transaction::Coordinator;
 
 /// One pipeline with everything it owns.
@@ -44,8 +44,6 @@ pub struct Running {
     pub(super) left_at: BTreeMap<ChannelName, u64>,
     /// Kafka clients of stages that have gone, on their way out.
     pub(super) closing: JoinSet<()>,
-    /// Every stage there was, once, for the closing summary.
-    stages: BTreeMap<Arc<str>, Arc<Stage>>,
     stopped: Vec<StageStop>,
 }
 
@@ -81,7 +79,6 @@ impl Running {
             changes,
             left_at: BTreeMap::new(),
             closing: JoinSet::new(),
-            stages: BTreeMap::new(),
             stopped: Vec::new(),
         })
     }
@@ -113,10 +110,11 @@ impl Running {
         let committed = end_transactions(transactions).await;
         let report = RunReport { drained: drained && committed && self.stopped.is_empty(), stopped: self.stopped };
         while self.closing.join_next().await.is_some() {}
+        let stages = self.workshop.control.stages();
         self.workshop.close().await;
         self.control.remove(self.pipeline.name.as_str());
         self.control.note_end(&self.pipeline.name.shared(), report.failure());
-        self.stages.values().for_each(|stage| summarize(stage));
+        stages.iter().for_each(|stage| summarize(stage));
         match report.is_success() {
             true => info!("pipeline ended; everything is settled"),
             false => error!(failed = report.stopped.len(), drained = report.drained, "pipeline failed"),
@@ -125,7 +123,6 @@ impl Running {
     }
 
     pub(super) fn start(&mut self, built: Built) {
-        self.stages.extend(built.stages.iter().map(|stage| (stage.name.clone(), stage.clone())));
         self.tasks.spawn(built);
     }
 
@@ -207,10 +204,11 @@ pub(super) async fn at(deadline: Option<Instant>) {
     }
 }
 
-fn summarize(stage: &Stage) {
-    let counters = &stage.counters;
+/// What a stage has done, once it is over.
+pub(super) fn summarize(stage: &StageControl) {
+    let counters = stage.counters();
     info!(
-        stage = %stage.name,
+        stage = %stage.name(),
         kind = %stage.kind(),
         in_events = counters.received.get(),
         out_events = counters.accepted.get(),
@@ -223,7 +221,7 @@ fn summarize(stage: &Stage) {
     );
     let lost = counters.rejected.get() - counters.dead_lettered.get();
     if lost > 0 {
-        warn!(stage = %stage.name, events = lost, "rejected and not set aside: they come again");
+        warn!(stage = %stage.name(), events = lost, "rejected and not set aside: they come again");
     }
 }
 
