@@ -30,6 +30,8 @@ pub enum DeadLetters {
     Channel(Writer),
     /// The pipeline names none: a rejection stops the stage.
     None,
+    /// They would have to be in a transaction that a source of file channels is no part of: a rejection stops the stage.
+    NotInTransaction,
     /// The runner reads the dead letters itself: one that it rejects would come back to it for ever.
     OwnRoad,
 }
@@ -52,6 +54,12 @@ impl DeadLetters {
             Self::None => {
                 let cause = format!("an event was rejected: {}", first.reason);
                 let remedy = "name a channel for such events, as in `[pipeline] dead_letters = \"refused\"`";
+                return Err(stage.stop_with_remedy(cause, remedy));
+            }
+            Self::NotInTransaction => {
+                let cause = format!("an event was rejected: {}", first.reason);
+                let remedy = "dead letters are part of the transactions of the sink here, and this is on the way into a file channel: let the \
+                              sink name the interceptor, or use delivery = \"at-least-once\"";
                 return Err(stage.stop_with_remedy(cause, remedy));
             }
             Self::OwnRoad => {

@@ -268,18 +268,23 @@ impl Workshop {
             }
         };
         let interceptors = self.interceptors(plan, &spec.interceptors);
+        let transaction = self.participant(plan, PluginKind::Source, name);
+        let dead_letters = match &plan.pipeline.dead_letters {
+            Some(_) if self.exactly_once.is_some() && transaction.is_none() => DeadLetters::NotInTransaction,
+            _ => self.dead_letters(plan, None),
+        };
         let parts = SourceParts {
             stage: stage.clone(),
             chain: Chain::new(interceptors.clone()),
             selector,
-            dead_letters: self.dead_letters(plan, None),
+            dead_letters,
             store,
             resume,
             inheritance,
             batch_events: spec.batch_events,
             batch_bytes: spec.batch_bytes,
             ack: spec.ack,
-            transaction: self.participant(plan, PluginKind::Source, name),
+            transaction,
         };
         let stopper = Arc::new(Stopper::default());
         let runner = Box::new(SourceRunner::new(parts, stopper.signal()));

@@ -67,6 +67,9 @@ impl ExactlyOnce {
     }
 
     fn shared_line(&self, pipeline: &Pipeline) -> Result<Option<Line>, StateDirError> {
+        if !feeds_memory(pipeline) {
+            return Ok(None);
+        }
         let mut sinks = pipeline.sinks.values().filter(|sink| !is_durable(pipeline, &sink.channel));
         // The one connection of all of them, which `validate` has made sure of.
         let Some(connection) = sinks.find_map(|sink| sink.grants.kafka.first()) else { return Ok(None) };
@@ -99,7 +102,7 @@ impl ExactlyOnce {
         number: usize,
         capacity: Capacity,
     ) -> Arc<MemoryChannel> {
-        let Some(line) = &self.shared else { return MemoryChannel::new(name.shared(), number, capacity) };
+        let Some(line) = self.memory_line() else { return MemoryChannel::new(name.shared(), number, capacity) };
         let is_last = pipeline.dead_letters.as_ref() == Some(name);
         let ahead = if is_last { WorkAhead::None } else { WorkAhead::NextCut };
         MemoryChannel::in_cuts(name.shared(), number, capacity, line.transactions.clock().clone(), ahead)
@@ -173,8 +176,14 @@ impl ExactlyOnce {
     fn line_of(&self, pipeline: &Pipeline, kind: PluginKind, stage: &StageName) -> Option<&Line> {
         match self.readers.get(stage) {
             Some(line) => Some(line),
-            None => self.shared.as_ref().filter(|_| is_shared(pipeline, kind, stage)),
+            None => self.memory_line().filter(|_| is_shared(pipeline, kind, stage)),
         }
+    }
+
+    /// Of the memory channels: where no source feeds one, there is at most that of the dead letters, and it is part of the transactions of
+    /// the one sink that reads a file channel.
+    fn memory_line(&self) -> Option<&Line> {
+        self.shared.as_ref().or_else(|| self.readers.values().next())
     }
 
     pub fn coordinators(
@@ -192,9 +201,10 @@ impl ExactlyOnce {
         });
         let kafka = |stage: &Arc<Stage>| Some((stage.name.clone(), stage.context.kafka.clone()?));
         let sources = sources.iter().filter_map(kafka).collect();
-        let shared = self.shared.map(|line| line.coordinator(memory.collect(), sources));
+        let mut memory: Vec<_> = memory.collect();
+        let shared = self.shared.map(|line| line.coordinator(std::mem::take(&mut memory), sources));
         let readers = self.readers.into_values().map(|line| {
-            let logs = line.log.lock().take().into_iter().collect();
+            let logs = line.log.lock().take().into_iter().chain(std::mem::take(&mut memory)).collect();
             line.coordinator(logs, BTreeMap::new())
         });
         shared.into_iter().chain(readers).collect()
@@ -212,6 +222,11 @@ impl Line {
             progress: self.progress.into_inner(),
         })
     }
+}
+
+/// Whether any source does. Else a memory channel can only be that of the dead letters.
+fn feeds_memory(pipeline: &Pipeline) -> bool {
+    pipeline.sources.keys().any(|source| is_shared(pipeline, PluginKind::Source, source))
 }
 
 /// Whether a stage's events go by memory channels.

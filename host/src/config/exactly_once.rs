@@ -144,17 +144,25 @@ impl<'f> Asked<'f> {
         Some(self.problem(&plugin.span, message).hint(hint))
     }
 
-    /// Each sink of a file channel has transactions of its own; nothing can be in two of them.
-    fn dead_letters(&self) -> Option<Diagnostic> {
-        let letters = self.file.pipeline.as_ref()?.value.dead_letters.as_ref()?;
-        let (sink, table) = self.file_sinks().next()?;
-        let channel = table.channel.as_ref()?;
-        let message = format!(
-            "dead letters are no part of the transactions of sink `{}`, which reads a file channel",
-            sink.value
-        );
-        let problem = self.problem(&letters.span, message).related(channel.span.clone(), "this channel");
-        Some(problem.hint("leave `dead_letters` out, so that a rejected event stops its stage; or use memory channels"))
+    /// Each sink of a file channel has transactions of its own, and the dead letters can be in one of them only.
+    fn dead_letters(&self) -> Vec<Diagnostic> {
+        let Some(letters) = self.file.pipeline.as_ref().and_then(|at| at.value.dead_letters.as_ref()) else {
+            return Vec::new();
+        };
+        let mut sinks = self.file_sinks();
+        let Some((first, _)) = sinks.next() else { return Vec::new() };
+        let hint = "leave `dead_letters` out, so that a rejected event stops its stage; or use memory channels, or several pipelines";
+        let no_part = |why: String| {
+            let message = format!("dead letters cannot be part of the transactions of sink `{}`: {why}", first.value);
+            self.problem(&letters.span, message).hint(hint)
+        };
+        let memory = named(&self.file.sources).find(|(_, source)| self.feeds(source, Kind::Memory));
+        let reasons = [
+            (self.kind(letters) == Some(Kind::File)).then(|| format!("channel `{}` is on disk", letters.value)),
+            sinks.next().map(|(second, _)| format!("sink `{}` has transactions of its own", second.value)),
+            memory.map(|(source, _)| format!("source `{}` feeds a memory channel", source.value)),
+        ];
+        reasons.into_iter().flatten().map(no_part).collect()
     }
 
     /// A call that may take longer than the broker lets a transaction be open makes it come to nothing.
@@ -210,7 +218,12 @@ impl<'f> Asked<'f> {
         let stages = stage_tables(self.file);
         let mut problems = Vec::new();
         let mut used = BTreeSet::new();
-        let shared: Vec<_> = stages.iter().filter(|stage| self.is_shared(stage)).collect();
+        // Where the only memory channel is that of the dead letters, its sinks share the transactions of the file channel's.
+        let has_letters = self.file.pipeline.as_ref().is_some_and(|at| at.value.dead_letters.is_some());
+        let is_one_line = has_letters && !named(&self.file.sources).any(|(_, source)| self.feeds(source, Kind::Memory));
+        let is_shared =
+            |stage: &&StageTable<'_>| (is_one_line && stage.kind == PluginKind::Sink) || self.is_shared(stage);
+        let shared: Vec<_> = stages.iter().filter(is_shared).collect();
         let first = shared.iter().filter(|stage| stage.kind == PluginKind::Sink).flat_map(|stage| uses(stage)).next();
         if let Some(first) = first {
             used.insert(&first.value);

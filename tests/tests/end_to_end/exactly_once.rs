@@ -155,6 +155,45 @@ fn sleep_between(random: &mut StdRng, milliseconds: std::ops::Range<u64>) {
     std::thread::sleep(Duration::from_millis(random.random_range(milliseconds)));
 }
 
+/// Kills agent after agent while the log `logs/app.log` grows; gives how many lines of the stream `log` it has in the end.
+pub fn kill_while_the_log_grows(pipeline: &PipelineFile, rounds: u32) -> anyhow::Result<u64> {
+    let log = pipeline.folder().join("logs/app.log");
+    let mut random = StdRng::seed_from_u64(soak::seed());
+    let stop = AtomicBool::new(false);
+    let count = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| ledger::append_until(&log, &stop));
+        for _ in 0..rounds {
+            let agent = pipeline.run();
+            sleep_between(&mut random, 50..2000);
+            agent.kill();
+        }
+        stop.store(true, Ordering::Relaxed);
+        writer.join().expect("the writer does not panic")
+    })?;
+    Ok(count)
+}
+
+/// Waits until the last of `count` lines of the stream `log` is in each of the topics, stops the agent, and looks whether each line
+/// is there once and in order.
+pub fn finish(agent: Agent, topics: &Topics, names: &[&str], count: u64) -> anyhow::Result<()> {
+    let all = |name: &str| -> anyhow::Result<Ledger> {
+        Ok(Ledger::of(topics.read_all(name)?.iter().map(|record| record.text())))
+    };
+    for name in names {
+        let highest = || all(name).map(|ledger| ledger.highest("log")).unwrap_or_default();
+        let complete = wasmflow_tests::process::wait_until(LIMIT, || {
+            std::thread::sleep(Duration::from_millis(300));
+            highest() == count.checked_sub(1)
+        });
+        assert!(complete, "{name}: {:?} of {count} lines; the log:\n{}", highest(), agent.stderr().text());
+    }
+    assert_eq!(agent.stop().code, Some(0));
+    for name in names {
+        all(name)?.assert_each_once_in_order("log", count);
+    }
+    Ok(())
+}
+
 #[test]
 fn killed_agents_copy_each_record_once() -> anyhow::Result<()> {
     let Some(broker) = KafkaBroker::shared() else { return Ok(()) };
@@ -249,30 +288,9 @@ fn killed_agents_bring_each_line_of_a_log_once() -> anyhow::Result<()> {
     let topics = Topics::at(broker.address());
     topics.create("once-tailed", 1)?;
     let pipeline = tail_to_topic(broker, "once-tailed");
-    let log = pipeline.folder().join("logs/app.log");
-    let mut random = StdRng::seed_from_u64(soak::seed());
     let rounds = soak::times(15, 100);
-    let stop = AtomicBool::new(false);
-    let count = std::thread::scope(|scope| {
-        let writer = scope.spawn(|| ledger::append_until(&log, &stop));
-        for _ in 0..rounds {
-            let agent = pipeline.run();
-            sleep_between(&mut random, 50..2000);
-            agent.kill();
-        }
-        stop.store(true, Ordering::Relaxed);
-        writer.join().expect("the writer does not panic")
-    })?;
-    let agent = pipeline.run();
-    let all =
-        || Ledger::of(topics.read_all("once-tailed").expect("the broker runs").iter().map(|record| record.text()));
-    let arrived = wasmflow_tests::process::wait_until(LIMIT, || {
-        std::thread::sleep(Duration::from_millis(300));
-        all().highest("log") == count.checked_sub(1)
-    });
-    assert!(arrived, "{:?} of {count} lines; the log:\n{}", all().highest("log"), agent.stderr().text());
-    assert_eq!(agent.stop().code, Some(0));
-    all().assert_each_once_in_order("log", count);
+    let count = kill_while_the_log_grows(&pipeline, rounds)?;
+    finish(pipeline.run(), &topics, &["once-tailed"], count)?;
     println!("{rounds} kills, {count} lines, each once and in order");
     Ok(())
 }
@@ -323,13 +341,21 @@ fn an_agent_whose_identity_another_takes_stops_and_says_so() -> anyhow::Result<(
 
 #[test]
 fn a_record_refused_for_good_is_left_out_and_its_neighbours_are_not() -> anyhow::Result<()> {
+    refused_for_good("memory")?;
+    refused_for_good("file")
+}
+
+/// `channel` is the type of the channel before the sink whose records are refused.
+fn refused_for_good(channel: &str) -> anyhow::Result<()> {
     const LARGE: usize = 60_000;
     let Some(broker) = KafkaBroker::shared() else { return Ok(()) };
     let topics = Topics::at(broker.address());
+    let (narrow, graveyard) = (format!("once-narrow-{channel}"), format!("once-graveyard-{channel}"));
     // The broker's limit is lower than the client's, so the client cannot know.
-    topics.create_with("once-narrow", 1, &[("max.message.bytes", "50000")])?;
-    topics.create("once-graveyard", 1)?;
-    let sink = pipelines::topic_sink(&timed(broker, 10_000), "once-narrow");
+    topics.create_with(&narrow, 1, &[("max.message.bytes", "50000")])?;
+    topics.create(&graveyard, 1)?;
+    let sink = pipelines::topic_sink(&timed(broker, 10_000), &narrow);
+    let sink = sink.replace("\"memory\"", &format!("\"{channel}\""));
     let stages = format!(
         r#"{}
     [channels.refused]
@@ -339,12 +365,12 @@ fn a_record_refused_for_good_is_left_out_and_its_neighbours_are_not() -> anyhow:
     [sinks.graveyard]
     plugin = "kafka"
     channel = "refused"
-    config = {{ topic = "once-graveyard" }}
+    config = {{ topic = "{graveyard}" }}
     allow = {{ kafka = ["main"] }}
 "#,
         pipelines::tail_to("follow = false", &sink)
     );
-    let pipeline = PipelineFile::new("once-narrow", &stages);
+    let pipeline = PipelineFile::new(&narrow, &stages);
     pipeline.promise(&format!("{EXACTLY_ONCE}dead_letters = \"refused\"\n"));
     std::fs::create_dir(pipeline.folder().join("logs"))?;
     let large = |letter: &str| letter.repeat(LARGE) + "\n";
@@ -359,9 +385,9 @@ fn a_record_refused_for_good_is_left_out_and_its_neighbours_are_not() -> anyhow:
     pipeline.folder().write("logs/app.log", log.concat());
     pipeline.run().expect_done(LIMIT);
 
-    let arrived = topics.read_all("once-narrow")?;
+    let arrived = topics.read_all(&narrow)?;
     Ledger::of(arrived.iter().map(|record| record.text())).assert_each_once_in_order("log", 601);
-    let refused = topics.read_all("once-graveyard")?;
+    let refused = topics.read_all(&graveyard)?;
     let letters: Vec<_> = refused.iter().map(|record| record.text()[..1].to_owned()).collect();
     assert_eq!(letters, ["a", "b", "c"]);
     let reason = refused[0].headers.iter().find(|(name, _)| name == "dead-letter.reason");

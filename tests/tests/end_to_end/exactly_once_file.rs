@@ -2,18 +2,17 @@
 //! Kafka once, whatever is killed, moved or lost on the way.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rand::rngs::StdRng;
-use rand::{RngExt as _, SeedableRng as _};
 use wasmflow_tests::agent::{Ended, PipelineFile, wasmflow_run};
 use wasmflow_tests::broker::KafkaBroker;
+use wasmflow_tests::component::component;
 use wasmflow_tests::ledger::{self, Ledger};
 use wasmflow_tests::pipelines;
-use wasmflow_tests::process::wait_until;
 use wasmflow_tests::records::Topics;
 use wasmflow_tests::soak;
+
+use crate::exactly_once::{finish, kill_while_the_log_grows};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -101,33 +100,9 @@ fn killed_agents_bring_each_line_by_a_file_channel_into_each_topic_once() -> any
         topics.create(name, 1)?;
     }
     let pipeline = tail_to_topics(broker, "once-file", "poll_interval = \"20ms\"", &NAMES);
-    let log = pipeline.folder().join("logs/app.log");
-    let mut random = StdRng::seed_from_u64(soak::seed());
     let rounds = soak::times(15, 100);
-    let stop = AtomicBool::new(false);
-    let count = std::thread::scope(|scope| {
-        let writer = scope.spawn(|| ledger::append_until(&log, &stop));
-        for _ in 0..rounds {
-            let agent = pipeline.run();
-            std::thread::sleep(Duration::from_millis(random.random_range(50..2000)));
-            agent.kill();
-        }
-        stop.store(true, Ordering::Relaxed);
-        writer.join().expect("the writer does not panic")
-    })?;
-    let agent = pipeline.run();
-    for name in NAMES {
-        let all = || Ledger::of(arrived(&topics, name).expect("the broker runs"));
-        let complete = wait_until(LIMIT, || {
-            std::thread::sleep(Duration::from_millis(300));
-            all().highest("log") == count.checked_sub(1)
-        });
-        assert!(complete, "{name}: {:?} of {count}; the log:\n{}", all().highest("log"), agent.stderr().text());
-    }
-    assert_eq!(agent.stop().code, Some(0));
-    for name in NAMES {
-        Ledger::of(arrived(&topics, name)?).assert_each_once_in_order("log", count);
-    }
+    let count = kill_while_the_log_grows(&pipeline, rounds)?;
+    finish(pipeline.run(), &topics, &NAMES, count)?;
     println!("{rounds} kills, {count} lines into each of {} topics, each once and in order", NAMES.len());
     Ok(())
 }
@@ -250,4 +225,49 @@ fn the_position_of_a_source_is_reset_where_it_is_kept_and_refused_where_it_is_co
         assert_eq!(ended.stderr.contains(words), code == 2, "{kind}: {}", ended.stderr);
     }
     Ok(())
+}
+
+#[test]
+fn an_event_that_is_rejected_on_the_way_into_a_file_channel_stops_its_source() {
+    // Its dead letter would be in a transaction of the sink's, and the position is on disk.
+    let stages = format!(
+        r#"
+    [kafka.main]
+    "bootstrap.servers" = "localhost:1"
+
+    [channels.events]
+    type = "file"
+
+    [channels.refused]
+    type = "memory"
+
+    [sources.numbers]
+    plugin = "seq"
+    channels = ["events"]
+    config = {{ total = 10 }}
+    interceptors = ["picky"]
+
+    [interceptors.picky]
+    plugin = "{}"
+    config = {{ mode = "reject", pattern = "7" }}
+
+    [sinks.topic]
+    plugin = "kafka"
+    channel = "events"
+    config = {{ topic = "picky" }}
+    allow = {{ kafka = ["main"] }}
+
+    [sinks.graveyard]
+    plugin = "kafka"
+    channel = "refused"
+    config = {{ topic = "graveyard" }}
+    allow = {{ kafka = ["main"] }}
+"#,
+        component("corner-interceptor").display()
+    );
+    let pipeline = PipelineFile::new("once-picky", &stages);
+    pipeline.promise("delivery = \"exactly-once\"\ndead_letters = \"refused\"\n");
+    let ended = pipeline.run().wait(LIMIT);
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert!(ended.stderr.contains("on the way into a file channel"), "{}", ended.stderr);
 }

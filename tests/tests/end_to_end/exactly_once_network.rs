@@ -8,12 +8,14 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use wasmflow_tests::agent::PipelineFile;
 use wasmflow_tests::broker::KafkaBroker;
-use wasmflow_tests::ledger::{self, Ledger};
+use wasmflow_tests::ledger;
 use wasmflow_tests::pipelines;
 use wasmflow_tests::process::wait_until;
 use wasmflow_tests::proxy::{Fault, Proxy};
 use wasmflow_tests::records::Topics;
 use wasmflow_tests::soak;
+
+use crate::exactly_once::finish;
 
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -53,15 +55,8 @@ fn ends_of_transactions_that_are_lost_or_late_cost_no_line_and_repeat_none() -> 
             stop.store(true, Ordering::Relaxed);
             Ok(writer.join().expect("the writer does not panic")?)
         })?;
-        let all = || Ledger::of(topics.read_all(&name).expect("the broker runs").iter().map(|record| record.text()));
-        let complete = wait_until(LIMIT, || {
-            std::thread::sleep(Duration::from_millis(300));
-            all().highest("log") == count.checked_sub(1)
-        });
-        assert!(complete, "{name}: {:?} of {count}; the log:\n{}", all().highest("log"), agent.stderr().text());
         agent.expect_log("ended during the commit", LIMIT);
-        assert_eq!(agent.stop().code, Some(0));
-        all().assert_each_once_in_order("log", count);
+        finish(agent, &topics, &[&name], count)?;
         println!("{name}: {rounds} faults, {count} lines, each once and in order");
     }
     Ok(())
