@@ -22,6 +22,7 @@ use crate::control::status::{PluginStatus, milliseconds};
 use crate::control::{Control, StageControl};
 use crate::metrics::Refusal;
 use crate::plugin::{PluginKind, PluginOrigin};
+use crate::reload::ReloadError;
 use crate::swap::{
     ShadowReport, ShadowRequest, SwapError, SwapReport, SwapRequest, SwapStep, Trigger, WATCH, WaitFor, WatchEnd,
 };
@@ -78,6 +79,30 @@ pub(super) async fn resume(State(desk): State<Arc<Desk>>, name: Named) -> Answer
     let stage = desk.stage(name.0)?;
     stage.resume();
     desk.detail(&stage)
+}
+
+/// Reads a pipeline's file anew, as SIGHUP does for all of them.
+pub(super) async fn reload(State(desk): State<Arc<Desk>>, Path(name): Path<String>) -> Answer {
+    let starting = || Problem::new(StatusCode::CONFLICT, "reload", format!("pipeline `{name}` is just starting"));
+    let reloads = desk.pipeline(&name)?.reloads().cloned().ok_or_else(starting)?;
+    // In the agent's runtime: it goes on also when whoever asked has gone.
+    let done = desk.agent.spawn(async move { reloads.reload().await }).await;
+    let stopping = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "reload", "the pipeline is stopping");
+    match done.map_err(|_| stopping())? {
+        Ok(report) => {
+            let applied = report
+                .applied
+                .iter()
+                .map(|done| serde_json::json!({ "action": done.action, "part": done.part, "name": done.name }));
+            Ok(json(StatusCode::OK, &serde_json::json!({ "applied": applied.collect::<Vec<_>>() })))
+        }
+        Err(ReloadError::Stopping) => Err(stopping()),
+        Err(ReloadError::Failed { step, cause }) => Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, &step, cause)),
+        Err(ReloadError::Refused { text, .. }) => {
+            let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "validate", text.trim_end());
+            Err(problem.with_remedy("mend the file; what ran before runs on"))
+        }
+    }
 }
 
 async fn order(desk: &Desk, body: Body) -> Result<Order, Problem> {

@@ -29,6 +29,7 @@ pub(super) fn paths() -> Vec<(&'static str, MethodRouter<Arc<Desk>>)> {
         ("/openapi.json", get(openapi::serve)),
         ("/v1/status", get(status)),
         ("/v1/pipelines/{pipeline}", get(pipeline)),
+        ("/v1/pipelines/{pipeline}/reload", post(act::reload)),
         ("/v1/stages/{stage}", get(stage)),
         ("/v1/stages/{stage}/swap", post(act::swap)),
         ("/v1/stages/{stage}/rollback", post(act::rollback)),
@@ -121,7 +122,9 @@ impl Desk {
         Ok(json(StatusCode::OK, &StageDetail::of(&pipeline, stage, &self.rates.lock(), self.patience)))
     }
 
-    fn pipeline(&self, name: &str) -> Result<Arc<PipelineControl>, Problem> {
+    /// # Errors
+    /// When no such pipeline runs.
+    pub(super) fn pipeline(&self, name: &str) -> Result<Arc<PipelineControl>, Problem> {
         self.control.pipeline(name).ok_or_else(|| {
             let known: Vec<_> = self.control.pipelines().iter().map(|known| format!("`{}`", known.name)).collect();
             let message = format!("there is no pipeline `{name}`; running: {}", known.join(", "));

@@ -82,20 +82,20 @@ pub struct Families<'e>(DescriptorEncoder<'e>);
 
 impl Families<'_> {
     pub fn counter(&mut self, name: &str, help: &str, series: impl IntoIterator<Item = (Labels, u64)>) -> fmt::Result {
-        self.family(name, help, MetricType::Counter, series, |mut encoder, value| {
+        self.family(name, help, MetricType::Counter, series, |encoder, value| {
             encoder.encode_counter::<NoLabelSet, _, u64>(&value, None)
         })
     }
 
     /// A counter of seconds.
     pub fn seconds(&mut self, name: &str, help: &str, series: impl IntoIterator<Item = (Labels, f64)>) -> fmt::Result {
-        self.family(name, help, MetricType::Counter, series, |mut encoder, value| {
+        self.family(name, help, MetricType::Counter, series, |encoder, value| {
             encoder.encode_counter::<NoLabelSet, _, u64>(&value, None)
         })
     }
 
     pub fn gauge(&mut self, name: &str, help: &str, series: impl IntoIterator<Item = (Labels, f64)>) -> fmt::Result {
-        self.family(name, help, MetricType::Gauge, series, |mut encoder, value| encoder.encode_gauge(&value))
+        self.family(name, help, MetricType::Gauge, series, |encoder, value| encoder.encode_gauge(&value))
     }
 
     pub fn histogram(
@@ -104,7 +104,7 @@ impl Families<'_> {
         help: &str,
         series: impl IntoIterator<Item = (Labels, Observed)>,
     ) -> fmt::Result {
-        self.family(name, help, MetricType::Histogram, series, |mut encoder, observed| {
+        self.family(name, help, MetricType::Histogram, series, |encoder, observed| {
             encoder.encode_histogram::<NoLabelSet>(observed.sum, observed.count, &observed.buckets, None)
         })
     }
@@ -115,7 +115,7 @@ impl Families<'_> {
         help: &str,
         kind: MetricType,
         series: impl IntoIterator<Item = (Labels, T)>,
-        write: impl Fn(MetricEncoder<'_>, T) -> fmt::Result,
+        write: impl Fn(&mut MetricEncoder<'_>, T) -> fmt::Result,
     ) -> fmt::Result {
         let mut series = series.into_iter().peekable();
         if series.peek().is_none() {
@@ -123,7 +123,10 @@ impl Families<'_> {
         }
         let mut family = self.0.encode_descriptor(name, help, None, kind)?;
         for (labels, value) in series {
-            write(family.encode_family(&labels)?, value)?;
+            match labels.is_empty() {
+                true => write(&mut family, value)?,
+                false => write(&mut family.encode_family(&labels)?, value)?,
+            }
         }
         Ok(())
     }

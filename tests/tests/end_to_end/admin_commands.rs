@@ -127,6 +127,31 @@ fn a_paused_stage_takes_nothing_until_it_is_resumed_or_the_agent_stops() {
 }
 
 #[test]
+fn a_changed_pipeline_file_is_applied_when_the_endpoint_is_asked_to_and_a_bad_one_is_not() {
+    let (pipeline, port) = affixed("admin-reload");
+    let asked = Asked::run(&pipeline, &[]);
+    let mut client = NetcatClient::connect(port);
+    assert_eq!(client.ask("one"), "OK");
+    let reload = || asked.post("/v1/pipelines/admin-reload/reload", "", "");
+    let nothing = reload();
+    assert_eq!((nothing.status, nothing.json()), (200, serde_json::json!({ "applied": [] })));
+    let text = std::fs::read_to_string(pipeline.path()).expect("it has been written");
+    pipeline.folder().write("pipeline.toml", text.replace("prefix = \"<\"", "prefx = \"(\""));
+    let refused = reload();
+    assert_eq!(refused.status, 422, "{}", refused.body);
+    assert!(refused.body.contains("prefx"), "{}", refused.body);
+    assert_eq!(asked.metrics()["wasmflow_config_last_reload_success"], 0.0);
+    pipeline.folder().write("pipeline.toml", text.replace("prefix = \"<\"", "prefix = \"(\""));
+    let applied = reload();
+    assert_eq!(applied.status, 200, "{}", applied.body);
+    assert_eq!(applied.json()["applied"][0]["name"], "affix", "{}", applied.body);
+    assert_eq!(asked.metrics()["wasmflow_config_last_reload_success"], 1.0);
+    assert_eq!(client.ask("two"), "OK");
+    assert_eq!(asked.agent.expect_lines(2, LIMIT), ["<one>", "(two>"]);
+    assert_eq!(asked.post("/v1/pipelines/nix/reload", "", "").status, 404);
+}
+
+#[test]
 fn agents_are_found_without_flags_and_dead_ones_forgotten() {
     let (one, _) = affixed("admin-one");
     let (two, _) = affixed("admin-two");
