@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use wasmflow_tests::agent::{Ended, PipelineFile, wasmflow_with};
 use wasmflow_tests::asked::Asked;
+use wasmflow_tests::component::component;
 use wasmflow_tests::netcat::NetcatClient;
 use wasmflow_tests::pipelines;
 use wasmflow_tests::port::free_port;
@@ -50,10 +51,47 @@ fn a_configuration_is_swapped_between_two_lines_and_rolled_back() {
 }
 
 #[test]
+fn what_a_new_configuration_makes_the_sink_refuse_is_a_dead_letter_until_it_is_rolled_back() {
+    let port = free_port();
+    let stages = format!(
+        r#"
+    dead_letters = "refused"
+    [channels.events]
+    type = "memory"
+    [channels.refused]
+    type = "memory"
+    [sinks.picky]
+    plugin = "{}"
+    channel = "events"
+    config = {{ mode = "reject", pattern = "[" }}
+    [sinks.letters]
+    plugin = "prefix-suffix"
+    channel = "refused"
+    config = {{ prefix = "refused " }}
+{}"#,
+        component("corner-sink").display(),
+        pipelines::AFFIX
+    );
+    let stages = pipelines::netcat_to(port, &stages);
+    let stages = stages.replace("[sources.netcat]", "[sources.netcat]\n    interceptors = [\"affix\"]");
+    let pipeline = PipelineFile::new("admin-refused", &stages);
+    let asked = Asked::run(&pipeline, &[]);
+    let mut client = NetcatClient::connect(port);
+    assert_eq!(client.ask("one"), "OK");
+    let config = pipeline.folder().write("affix.toml", "prefix = \"[\"\nsuffix = \"]\"\n");
+    let config = config.to_str().expect("the folder is UTF-8");
+    assert_code(&asked.wasmflow(&["swap", "affix", "--config", config, "--watch", "0s"]), 0);
+    assert_eq!(client.ask("two"), "OK");
+    assert_code(&asked.wasmflow(&["rollback", "affix"]), 0);
+    assert_eq!(client.ask("three"), "OK");
+    assert_eq!(asked.agent.expect_lines(3, LIMIT), ["<one>", "refused [two]", "<three>"]);
+}
+
+#[test]
 fn a_component_is_sent_to_the_agent_where_it_cannot_read_it_itself() {
     let (pipeline, port) = affixed("admin-upload");
     let asked = Asked::run(&pipeline, &[]);
-    let component = wasmflow_tests::component::component("stamp-interceptor");
+    let component = component("stamp-interceptor");
     let component = component.to_str().expect("the path is UTF-8");
     pipeline.folder().write("stamp.toml", "keep = 0\n");
     let config = pipeline.folder().join("stamp.toml");
