@@ -217,10 +217,17 @@ impl Link {
     }
 
     pub async fn ensure_open(&mut self) -> Result<(), StageStop> {
-        if self.instance.is_none() {
-            self.instance = Some(self.stage.opened(&Position::default()).await?);
-            self.number = 0;
-            self.set_tick();
+        while self.instance.is_none() {
+            let (stage, start) = (self.stage.clone(), Position::default());
+            tokio::select! {
+                biased;
+                opened = stage.opened(&start) => {
+                    self.instance = Some(opened?);
+                    self.number = 0;
+                    self.set_tick();
+                }
+                () = self.seat.ordered() => self.take_up_unopened(),
+            }
         }
         Ok(())
     }

@@ -47,6 +47,20 @@ impl Link {
         let _ = answer.send(Ok(Switched { pause: boundary.elapsed(), plugin_time: Duration::ZERO, old: before.1 }));
     }
 
+    /// Takes an order up while the serving generation has no instance, and so nothing to let go of: it may never open.
+    pub fn take_up_unopened(&mut self) {
+        match self.seat.order() {
+            Some(Order::Switch(switch)) => {
+                let Switch { stage, ready, trial, answer } = *switch;
+                let (before, _) = self.replace(stage, ready);
+                self.seat.switched(before, trial);
+                let _ = answer.send(Ok(Switched { pause: Duration::ZERO, plugin_time: Duration::ZERO, old: None }));
+            }
+            Some(Order::Shadow(tap)) => self.tap = Some(tap),
+            None => {}
+        }
+    }
+
     /// Has the serving generation let go of everything.
     async fn let_go(&mut self, tag: u64, output: &mut Output) -> Result<(), String> {
         if self.instance.is_none() {

@@ -171,14 +171,17 @@ impl SinkRunner {
 
     /// Opens everything at the start. False: the channel ended first, with nothing in it.
     async fn open_first(&mut self) -> Result<bool, StageStop> {
-        let stage = self.parts.stage.clone();
-        let opening = async {
-            self.parts.chain.open().await?;
-            stage.opened(&Position::default()).await
-        };
         tokio::select! {
-            instance = opening => self.opened(instance?),
+            opened = self.parts.chain.open() => opened?,
             () = self.parts.reader.ended() => return Ok(false),
+        }
+        while self.instance.is_none() {
+            let (stage, start) = (self.parts.stage.clone(), Position::default());
+            tokio::select! {
+                instance = stage.opened(&start) => self.opened(instance?),
+                () = self.seat.ordered() => self.switch_unopened().await?,
+                () = self.parts.reader.ended() => return Ok(false),
+            }
         }
         Ok(true)
     }
@@ -392,9 +395,13 @@ impl SinkRunner {
     }
 
     async fn ensure_open(&mut self) -> Result<(), StageStop> {
-        if self.instance.is_none() {
-            let instance = self.parts.stage.opened(&Position::default()).await?;
-            self.opened(instance);
+        while self.instance.is_none() {
+            let (stage, start) = (self.parts.stage.clone(), Position::default());
+            tokio::select! {
+                biased;
+                instance = stage.opened(&start) => self.opened(instance?),
+                () = self.seat.ordered() => Box::pin(self.switch_unopened()).await?,
+            }
         }
         Ok(())
     }

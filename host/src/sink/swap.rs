@@ -40,6 +40,14 @@ impl SinkRunner {
         }
     }
 
+    /// Switches while the serving generation does not open: that may be why it is swapped.
+    pub(super) async fn switch_unopened(&mut self) -> Result<(), StageStop> {
+        match self.seat.order() {
+            Some(Order::Switch(switch)) => self.switch(*switch).await,
+            Some(Order::Shadow(_)) | None => Ok(()),
+        }
+    }
+
     /// Lines up what interceptors let go of that they had kept back.
     pub(super) async fn begin_late(&mut self, processed: Processed) -> Result<(), StageStop> {
         if processed.batch.is_empty() && processed.rejected.is_empty() {

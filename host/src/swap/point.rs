@@ -109,7 +109,7 @@ impl SwitchPoint {
         if inner.order.is_some() || inner.is_paused {
             bell.ring();
         }
-        Attached(self.clone())
+        Attached { point: self.clone(), wake: bell.wake.clone() }
     }
 
     /// Leaves an order in the place of whatever was there and not taken up. False: the runner is gone.
@@ -147,25 +147,37 @@ impl SwitchPoint {
 
 /// A runner that looks at a point. Dropped with the runner: an order that is there then is never taken up.
 #[derive(Debug)]
-pub struct Attached(Arc<SwitchPoint>);
+pub struct Attached {
+    point: Arc<SwitchPoint>,
+    wake: Arc<Notify>,
+}
 
 impl Attached {
     pub fn take(&self) -> Option<Order> {
-        self.0.0.lock().order.take()
+        self.point.0.lock().order.take()
     }
 
     pub fn has_order(&self) -> bool {
-        self.0.0.lock().order.is_some()
+        self.point.0.lock().order.is_some()
     }
 
     pub fn is_paused(&self) -> bool {
-        self.0.is_paused()
+        self.point.is_paused()
+    }
+
+    /// Resolves when there is something to do: for a runner that waits for its plugin to open.
+    ///
+    /// Cancel: the order stays.
+    pub async fn ordered(&self) {
+        while !self.has_order() {
+            self.wake.notified().await;
+        }
     }
 }
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        let mut inner = self.0.0.lock();
+        let mut inner = self.point.0.lock();
         inner.is_closed = true;
         inner.bell = None;
         inner.order = None;

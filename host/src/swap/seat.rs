@@ -45,6 +45,14 @@ impl Seat {
         self.attached.as_ref().is_some_and(Attached::has_order)
     }
 
+    /// As [`Attached::ordered`].
+    pub async fn ordered(&self) {
+        match &self.attached {
+            Some(attached) => attached.ordered().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Takes no more orders: the runner is at its end.
     pub fn leave(&mut self) {
         self.attached = None;

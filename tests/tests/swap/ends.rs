@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use wasmflow::config::StageConfig;
 use wasmflow::plugin::{PluginKind, PluginOrigin};
 use wasmflow::swap::{SwapRequest, SwapStep, WaitFor};
 use wasmflow_tests::agent::PipelineFile;
@@ -118,6 +119,20 @@ async fn a_candidate_that_needs_more_than_its_stage_is_allowed_is_refused_with_t
         "{error:?}"
     );
     running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stage_that_never_opens_is_mended_by_a_swap() {
+    let stages = all_numbers_to_files("config = { fault = \"retry\", at = 0 }")
+        // No folder can have such a name.
+        .replace("dir = \"out\", format", &format!("dir = \"out/{}\", format", "n".repeat(300)));
+    let running = Running::start("swap-mend", "", &stages).await;
+    let stamping = with(&stamp(running.folder(), "v1"), "{}");
+    running.swap("stamp", stamping).await.unwrap();
+    let elsewhere = StageConfig::plain(r#"{"dir":"out","prefix":"mended","format":"json","roll_interval":"0"}"#);
+    running.swap("files", SwapRequest { config: Some(elsewhere), wait_for: WaitFor::Switch, ..anew() }).await.unwrap();
+    running.until_accepted("files", 1000).await;
+    check_all(&lines(&running.stop().await));
 }
 
 #[tokio::test(flavor = "multi_thread")]
