@@ -40,6 +40,7 @@ Examples:
   wasmflow run pipeline.toml
   wasmflow run collect.toml deliver.toml --log-format json 2> agent.log
   RUST_LOG=debug wasmflow run pipeline.toml
+  wasmflow run pipeline.toml --watch             # a saved file, or plugin, is applied while events flow
   wasmflow run pipeline.toml --admin 9464        # metrics for Prometheus at http://localhost:9464/metrics
 
 Exit codes: 0 all ended or were stopped and drained; 1 failed while running; 2 wrong usage or an invalid file.";

@@ -295,3 +295,31 @@ fn reloads_that_come_during_a_reload_end_with_the_last() -> anyhow::Result<()> {
         assert_eq!(rolled_lines(&pipeline.folder().join("other-out")).len(), 100, "one source, one sink");
     })
 }
+
+#[test]
+fn a_stop_in_the_middle_of_reloads_drains_and_ends_in_order() -> anyhow::Result<()> {
+    let main = road("main", "memory", ["", ""]);
+    let with = format!("{main}{}", road("other", "file", ["", ""]));
+    for wait in [0, 5, 20, 50] {
+        let pipeline = PipelineFile::new("stopped", &main);
+        for folder in ["main", "main-out", "other", "other-out"] {
+            std::fs::create_dir(pipeline.folder().join(folder))?;
+        }
+        let agent = started(&pipeline);
+        std::fs::write(pipeline.folder().join("main/1.log"), ledger::lines("log", 0..1000))?;
+        expect_lines(&agent, &pipeline.folder().join("main-out"), 1000);
+        pipeline.rewrite("stopped", &with);
+        agent.process().signal(rustix::process::Signal::HUP);
+        std::thread::sleep(Duration::from_millis(wait));
+        let ended = agent.stop();
+        assert_eq!(ended.code, Some(0), "after {wait} ms: {}", ended.stderr);
+        // Whatever of the reload was done, the same file starts again and brings nothing twice.
+        let agent = started(&pipeline);
+        std::fs::write(pipeline.folder().join("main/2.log"), ledger::lines("log", 1000..2000))?;
+        expect_lines(&agent, &pipeline.folder().join("main-out"), 2000);
+        assert_eq!(agent.stop().code, Some(0));
+        let arrived = Ledger::of(rolled_lines(&pipeline.folder().join("main-out")));
+        arrived.assert_each_once_in_order("log", 2000);
+    }
+    Ok(())
+}
