@@ -12,6 +12,8 @@ use rdkafka::message::{Header, Headers as _, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
+use crate::ledger::Ledger;
+
 /// A record as it was read back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
@@ -210,6 +212,14 @@ impl Topics {
             self.read_partition(topic, partition, |record| records.push(record))?;
         }
         Ok(records)
+    }
+
+    /// The lines of the ledger that the topic holds now, as they stand in it.
+    ///
+    /// # Errors
+    /// When the broker does not hand them out in time.
+    pub fn ledger(&self, topic: &str) -> anyhow::Result<Ledger> {
+        Ok(Ledger::of(self.read_all(topic)?.iter().map(Record::text)))
     }
 
     /// Hands every record that the partition holds now to `take`, in order.

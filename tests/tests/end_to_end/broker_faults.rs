@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use wasmflow_tests::agent::PipelineFile;
 use wasmflow_tests::broker::KafkaBroker;
 use wasmflow_tests::component::component;
-use wasmflow_tests::ledger::{self, Ledger};
+use wasmflow_tests::ledger;
 use wasmflow_tests::pipelines;
 use wasmflow_tests::records::{Record, Topics};
 
@@ -209,12 +209,6 @@ fn a_record_that_its_topic_does_not_take_is_a_dead_letter_and_its_neighbours_arr
     Ok(())
 }
 
-fn assert_each_once(topics: &Topics, topic: &str, lines: u64) -> anyhow::Result<()> {
-    let records = topics.read_all(topic)?;
-    Ledger::of(records.iter().map(Record::text)).assert_each_once_in_order("log", lines);
-    Ok(())
-}
-
 #[test]
 fn a_sink_slower_than_the_poll_interval_costs_no_partition() -> anyhow::Result<()> {
     let Some(broker) = KafkaBroker::shared() else { return Ok(()) };
@@ -254,7 +248,8 @@ fn a_stop_under_load_leaves_nothing_behind_and_repeats_nothing() -> anyhow::Resu
         assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     }
     pipeline.run().expect_done(LIMIT);
-    assert_each_once(&topics, "loaded", LINES)
+    topics.ledger("loaded")?.assert_each_once_in_order("log", LINES);
+    Ok(())
 }
 
 #[test]
@@ -279,7 +274,8 @@ fn a_broker_that_throttles_slows_the_flow_and_drops_nothing() -> anyhow::Result<
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert!(start.elapsed() >= least, "{:?} is too fast for a client that is throttled", start.elapsed());
     assert!(!ended.stderr.contains("ERROR"), "{}", ended.stderr);
-    assert_each_once(&topics, "throttle", LINES)
+    topics.ledger("throttle")?.assert_each_once_in_order("log", LINES);
+    Ok(())
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use wasmflow_tests::agent::{Ended, PipelineFile};
 use wasmflow_tests::broker::KafkaBroker;
-use wasmflow_tests::ledger::{self, Ledger};
+use wasmflow_tests::ledger;
 use wasmflow_tests::pipelines;
 use wasmflow_tests::records::{Record, Topics};
 
@@ -24,12 +24,6 @@ fn half_way(broker: &KafkaBroker, name: &str) -> anyhow::Result<(Topics, Pipelin
     Ok((topics, pipeline))
 }
 
-fn assert_each_once(topics: &Topics, topic: &str, lines: u64) -> anyhow::Result<()> {
-    let records = topics.read_all(topic)?;
-    Ledger::of(records.iter().map(Record::text)).assert_each_once_in_order("log", lines);
-    Ok(())
-}
-
 fn assert_refused(ended: &Ended, words: &[&str]) {
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
     for word in words {
@@ -45,7 +39,8 @@ fn progress_that_was_taken_out_of_its_topic_is_refused_with_the_steps() -> anyho
     let gone = topics.read_all("_wasmflow.emptied")?.into_iter().map(|record| Record { value: None, ..record });
     topics.produce_whole("_wasmflow.emptied", &gone.collect::<Vec<_>>(), &[])?;
     assert_refused(&pipeline.run().wait(LIMIT), &["_wasmflow.emptied", "progress.json"]);
-    assert_each_once(&topics, "emptied", 100)
+    topics.ledger("emptied")?.assert_each_once_in_order("log", 100);
+    Ok(())
 }
 
 #[test]
@@ -63,10 +58,11 @@ fn records_of_others_in_the_progress_topic_are_passed_over_and_one_in_our_name_i
     let foreign = [of(Some(b"\xff\0 no json"), b"\xfe"), of(Some(b"[\"scribbled\",\"another\",\"source\"]"), b"{}")];
     topics.produce_whole(progress, &foreign, &[])?;
     pipeline.run().expect_done(LIMIT);
-    assert_each_once(&topics, "scribbled", 200)?;
+    topics.ledger("scribbled")?.assert_each_once_in_order("log", 200);
 
     topics.produce_whole(progress, &[of(ours.key.as_deref(), b"42")], &[])?;
     pipeline.folder().write("logs/app.log", ledger::lines("log", 0..300));
     assert_refused(&pipeline.run().wait(LIMIT), &[progress, "cannot be understood"]);
-    assert_each_once(&topics, "scribbled", 200)
+    topics.ledger("scribbled")?.assert_each_once_in_order("log", 200);
+    Ok(())
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use wasmflow_tests::agent::PipelineFile;
 use wasmflow_tests::broker::{KafkaBroker, USER};
-use wasmflow_tests::ledger::{self, Ledger};
+use wasmflow_tests::ledger;
 use wasmflow_tests::pipelines;
 use wasmflow_tests::records::Topics;
 
@@ -21,8 +21,7 @@ fn file_to_topic(name: &str, connection: &str, lines: u64) -> PipelineFile {
 
 /// What the topic `out` holds arrived once and in order: the producer is idempotent, so a broken connection repeats nothing.
 fn assert_all_arrived_once(broker: &KafkaBroker, lines: u64) -> anyhow::Result<()> {
-    let records = Topics::at(broker.address()).read_all("out")?;
-    Ledger::of(records.iter().map(|record| record.text())).assert_each_once_in_order("log", lines);
+    Topics::at(broker.address()).ledger("out")?.assert_each_once_in_order("log", lines);
     Ok(())
 }
 
@@ -98,7 +97,6 @@ fn a_topic_that_does_not_exist_is_said_and_taken_up_when_it_is_made() -> anyhow:
     topics.create("made-later", 1)?;
     let ended = agent.wait(LIMIT);
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    let records = topics.read_all("made-later")?;
-    Ledger::of(records.iter().map(|record| record.text())).assert_each_once_in_order("log", 10);
+    topics.ledger("made-later")?.assert_each_once_in_order("log", 10);
     Ok(())
 }
