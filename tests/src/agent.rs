@@ -48,6 +48,17 @@ impl Agent {
         Self::run_with(pipeline, &Options::default())
     }
 
+    /// Runs all these pipeline files in one agent.
+    ///
+    /// # Panics
+    /// When the binary cannot be started.
+    pub fn run_together(pipelines: &[&PipelineFile]) -> Self {
+        let (first, others) = pipelines.split_first().expect("there is one to run");
+        let mut command = command("run", first.path());
+        command.args(others.iter().map(|pipeline| pipeline.path()));
+        Self::start(command)
+    }
+
     /// As [`run`](Self::run), with options.
     ///
     /// # Panics

@@ -12,6 +12,7 @@ pub mod broker;
 pub mod component;
 pub mod database;
 pub mod folder;
+pub mod fuzz;
 pub mod ledger;
 pub mod lines;
 pub mod measure;

@@ -40,6 +40,8 @@
 mod cache;
 mod channel;
 mod compress;
+#[doc(hidden)]
+pub mod decoders;
 mod error;
 mod format;
 mod log;

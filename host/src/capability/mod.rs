@@ -4,6 +4,7 @@ pub mod columns;
 pub mod console;
 pub mod events;
 pub mod granted;
+pub mod handed;
 pub mod kafka;
 pub mod log;
 pub mod net;

@@ -108,6 +108,7 @@ impl View {
         let mut text = format!("{} {} {}\n", self.plugin.kind(), description.name, description.version);
         text += &format!("  {}\n\n", description.about);
         text += &format!("  origin   {}\n", self.origin());
+        text += &format!("  world    {}\n", self.plugin.world());
         text += &format!("  digest   sha256:{}\n", self.plugin.digest());
         text += &format!("  size     {} bytes\n", self.plugin.size_bytes());
         text += &format!("  traits   {}\n", or_none(&self.traits().join(", ")));
@@ -162,6 +163,7 @@ impl View {
             "name": description.name,
             "version": description.version,
             "about": description.about,
+            "world": self.plugin.world(),
             "digest": format!("sha256:{}", self.plugin.digest()),
             "size_bytes": self.plugin.size_bytes(),
             "traits": self.traits(),

@@ -93,11 +93,22 @@ async fn load_one(path: &Path, environment: &Environment, engine: &Engine) -> Lo
 /// # Errors
 /// What is wrong with the file.
 pub fn locate(path: &Path, environment: &Environment) -> Result<Pipeline, FileReport> {
-    let (text, problem) = FileText::read(path);
-    if let Some(problem) = problem {
-        return Err(FileReport::new(text, vec![problem]));
+    match FileText::read(path) {
+        (text, None) => parse(text, environment),
+        (text, Some(problem)) => Err(FileReport::new(text, vec![problem])),
     }
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.into());
+}
+
+/// As [`locate`], of a text that is at hand; `path` is where it stands.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn parse_text(path: &Path, text: &str, environment: &Environment) -> Result<Pipeline, FileReport> {
+    parse(FileText::new(path, text), environment)
+}
+
+fn parse(text: FileText, environment: &Environment) -> Result<Pipeline, FileReport> {
+    let absolute = std::path::absolute(&text.path).unwrap_or_else(|_| text.path.clone());
     let base_dir = absolute.parent().map_or(PathBuf::from("/"), Path::to_owned);
     let around = Surroundings { base_dir: &base_dir, environment };
     let (file, mut diagnostics) = read(&text.text, around);

@@ -32,7 +32,7 @@ pub use diagnostic::{Diagnostic, Severity, nearest_hint};
 pub use grants::{needs_line, toml_line as grants_line};
 #[cfg(test)]
 pub use load::pipeline_of;
-pub use load::{LoadedFile, load, locate, place};
+pub use load::{LoadedFile, load, locate, parse_text, place};
 pub use pipeline::{
     AckRule, AfterRetries, ChannelKind, ChannelName, ChannelSpec, ConnectionName, DeliveryPromise, DirGrant, Grants,
     HostPort, InterceptorSpec, KafkaConnection, Limits, Pipeline, PipelineName, RetryPolicy, SelectorSpec, SinkSpec,

@@ -72,6 +72,11 @@ impl Plugin {
         &self.digest
     }
 
+    /// The world it is made for, with its version.
+    pub fn world(&self) -> String {
+        self.world.name()
+    }
+
     /// The interfaces it imports, with their versions.
     pub fn imports(&self) -> &[String] {
         &self.world.imports

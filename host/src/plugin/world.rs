@@ -50,6 +50,11 @@ impl World {
         Ok(Self { imports, pre, descriptor, exports })
     }
 
+    /// As in `wasmflow:plugin/sink-plugin@0.1.0`.
+    pub fn name(&self) -> String {
+        format!("{PACKAGE}{}-plugin{VERSION}", self.kind().interface())
+    }
+
     pub fn kind(&self) -> PluginKind {
         match self.exports {
             Exports::Source(_) => PluginKind::Source,

@@ -1,8 +1,10 @@
 //! One event that a plugin dies of, among many that it does not: it is set aside, the others arrive once, and the flow goes on.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use wasmflow_tests::agent::PipelineFile;
+use wasmflow_tests::agent::{Agent, Options, PipelineFile};
+use wasmflow_tests::binary::wasmflow;
 use wasmflow_tests::broker::KafkaBroker;
 use wasmflow_tests::component::component;
 use wasmflow_tests::ledger::{self, Ledger};
@@ -30,7 +32,11 @@ fn ten_thousand_good_lines_on_each_side_of_a_poison_one_arrive_once_over_the_sam
         format!("{}interceptors = [\"guard\"]\n{}{LETTERS}", pipelines::netcat_to(port, pipelines::CONSOLE), guard());
     let pipeline = PipelineFile::new("poison", &stages);
     pipeline.promise("dead_letters = \"refused\"\n");
-    let agent = pipeline.run();
+    let sockets = pipeline.folder().join("sockets").to_string_lossy().into_owned();
+    let agent = Agent::run_with(
+        pipeline.path(),
+        &Options { env: vec![("WASMFLOW_RUNTIME_DIR", &sockets)], ..Options::default() },
+    );
     let mut client = NetcatClient::connect(port);
     let mut send = |lines: &[String]| {
         lines.iter().for_each(|line| client.send(line));
@@ -48,6 +54,7 @@ fn ten_thousand_good_lines_on_each_side_of_a_poison_one_arrive_once_over_the_sam
     assert!(served.as_secs_f64() < soak::bound(30.0, 1.0), "{served:?}");
     send(&lot("after")[1..]);
 
+    assert_told(&sockets);
     let ended = agent.stop();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     let (letters, good): (Vec<_>, Vec<_>) = ended.stdout.into_iter().partition(|line| line.starts_with('{'));
@@ -62,6 +69,21 @@ fn ten_thousand_good_lines_on_each_side_of_a_poison_one_arrive_once_over_the_sam
         assert!(letters[0].contains(part), "{part} is missing: {}", letters[0]);
     }
     assert!(ended.stderr.contains("dead_letters=1"), "the closing summary counts it: {}", ended.stderr);
+}
+
+/// The agent is well, and says what was set aside and why.
+fn assert_told(sockets: &str) {
+    let mut command = Command::new(wasmflow());
+    let output =
+        command.args(["status", "--json"]).env("WASMFLOW_RUNTIME_DIR", sockets).output().expect("it was built");
+    let status: serde_json::Value = serde_json::from_slice(&output.stdout).expect("it prints JSON");
+    let agent = &status["agents"][0];
+    assert_eq!(agent["is_ready"], true, "{agent:#}");
+    let stages = agent["pipelines"][0]["stages"].as_array().expect("there are stages");
+    let guard = stages.iter().find(|stage| stage["name"] == "guard").expect("it is one of them");
+    assert_eq!(guard["counters"]["dead_letter_events"], 1, "{guard:#}");
+    assert!(guard["counters"]["traps"].as_u64() >= Some(2), "{guard:#}");
+    assert!(guard["last_error"]["text"].as_str().is_some_and(|text| text.contains("panicked at")), "{guard:#}");
 }
 
 /// A sink that prints dead letters as JSON, and their channel.

@@ -3,6 +3,8 @@
 mod bytes;
 mod compile;
 mod contract;
+mod every_kind;
+mod files;
 mod grants;
 mod limits;
 mod load;

@@ -44,6 +44,15 @@ pub fn stage(plugin_kind: PluginKind) -> StageContext {
     }
 }
 
+/// A stage whose time limits are met only by an act that is after them, however busy the machine is.
+pub fn stage_for(kind: PluginKind, mode: &str) -> StageContext {
+    let stage = stage(kind);
+    match mode {
+        "loop" | "sleep" => stage,
+        _ => StageContext { limits: Limits { cpu: CALL * 10, call: CALL * 20, ..stage.limits }, ..stage },
+    }
+}
+
 pub fn batch(bodies: &[&str]) -> Batch {
     Batch::new(bodies.iter().collect::<Packed>())
 }
@@ -71,13 +80,38 @@ pub async fn source(config: Value) -> Result<SourceInstance, CallError> {
 
 /// What becomes of a batch in an interceptor that acts in this mode.
 pub async fn intercepted(mode: &str) -> Result<Intercepted, CallError> {
-    let mut instance = interceptor(&stage(PluginKind::Interceptor), json!({ "mode": mode })).await?;
+    let mut instance = interceptor(&stage_for(PluginKind::Interceptor, mode), json!({ "mode": mode })).await?;
     instance.intercept(&batch(&["a", "b", "c"]), 1).await
 }
 
 /// What becomes of a poll of a source that acts in this mode.
 pub async fn polled(mode: &str) -> Result<Progress, CallError> {
     source(json!({ "mode": mode })).await?.poll(10, 1 << 20, Duration::ZERO).await
+}
+
+/// What becomes of one poll, batch or delivery in the hostile plugin of the stage's kind.
+pub async fn acted(stage: &StageContext, config: Value) -> Result<(), CallError> {
+    let config = config.to_string();
+    match stage.plugin_kind {
+        PluginKind::Source => {
+            let plugin = load("hostile-source").await.expect("the plugin loads");
+            let mut source = plugin.source(stage).await?;
+            source.open(&config, &Default::default()).await?;
+            source.poll(10, 1 << 20, Duration::ZERO).await.map(drop)
+        }
+        PluginKind::Interceptor => {
+            let plugin = load("hostile-interceptor").await.expect("the plugin loads");
+            let mut interceptor = plugin.interceptor(stage).await?;
+            interceptor.open(&config).await?;
+            interceptor.intercept(&batch(&["a", "b", "c"]), 1).await.map(drop)
+        }
+        PluginKind::Sink => {
+            let plugin = load("hostile-sink").await.expect("the plugin loads");
+            let mut sink = plugin.sink(stage).await?;
+            sink.open(&config).await?;
+            sink.deliver(&batch(&["a", "b", "c"]), &delivery()).await.map(drop)
+        }
+    }
 }
 
 pub fn delivery() -> Delivery {

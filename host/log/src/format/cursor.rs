@@ -56,9 +56,14 @@ impl Slot {
         fields.u32(u32::from(self.removed));
         fields.u32(0);
         let mut bytes = fields.0;
-        let sum = slot_crc(&bytes, reader);
-        bytes[12..16].copy_from_slice(&sum.to_le_bytes());
+        Self::seal(&mut bytes, reader);
         bytes
+    }
+
+    /// Writes a slot's checksum into it.
+    pub fn seal(bytes: &mut [u8], reader: &str) {
+        let sum = slot_crc(bytes, reader);
+        bytes[12..16].copy_from_slice(&sum.to_le_bytes());
     }
 
     /// Where this generation is written.

@@ -116,8 +116,13 @@ impl Head {
         fields.u32(0);
         fields.raw(meta);
         *out = fields.0;
-        let sum = head_crc(seat, &out[start..]);
-        out[start + 4..start + 8].copy_from_slice(&sum.to_le_bytes());
+        Self::seal(seat, &mut out[start..]);
+    }
+
+    /// Writes the checksum of a head and its meta into it.
+    pub fn seal(seat: Seat, bytes: &mut [u8]) {
+        let sum = head_crc(seat, bytes);
+        bytes[4..8].copy_from_slice(&sum.to_le_bytes());
     }
 
     /// Reads what stands at `seat`, of which `bytes` are known and `room` bytes are there before the file or the log ends.

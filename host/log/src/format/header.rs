@@ -129,9 +129,20 @@ impl Header {
         let mut bytes = fields.0;
         let length = bytes.len() as u32;
         bytes[12..16].copy_from_slice(&length.to_le_bytes());
-        let sum = header_crc(&bytes);
-        bytes[16..20].copy_from_slice(&sum.to_le_bytes());
+        Self::seal(&mut bytes);
         bytes
+    }
+
+    /// Writes a header's checksum into it, if there is room for one.
+    pub fn seal(bytes: &mut [u8]) {
+        let length =
+            bytes.get(12..16).map(|length| u32::from_le_bytes(length.try_into().expect("four bytes")) as usize);
+        if let Some(header) =
+            length.filter(|&length| length >= FIXED_BYTES as usize).and_then(|length| bytes.get_mut(..length))
+        {
+            let sum = header_crc(header);
+            header[16..20].copy_from_slice(&sum.to_le_bytes());
+        }
     }
 
     /// Reads a header from the front of a file of `file_bytes`, of which `bytes` are known.

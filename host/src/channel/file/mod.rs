@@ -4,7 +4,7 @@
 //! are a batch's columns, room, and waking. All file channels of a pipeline are logs of one set, so that one put can be atomic
 //! over several of them.
 
-mod columns;
+pub mod columns;
 mod cuts;
 mod reader;
 

@@ -80,7 +80,7 @@ pub fn random() -> Result<(), Failure> {
     Err(Failure::fatal(format!("breach: got {} random bytes", bytes.len())))
 }
 
-fn denied(what: &str, result: std::io::Result<()>) -> Result<(), Failure> {
+pub fn denied(what: &str, result: std::io::Result<()>) -> Result<(), Failure> {
     match result {
         Err(error) => {
             log::info(format!("denied: {what}: {error}"));

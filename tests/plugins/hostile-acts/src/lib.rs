@@ -4,6 +4,7 @@
 //! log, and is fatal with the word `breach` when it was allowed.
 
 mod grab;
+mod leave;
 mod lie;
 mod shout;
 
@@ -76,6 +77,12 @@ pub enum Mode {
     Environment,
     WallClock,
     Random,
+    /// Leaves the folder `granted`, which may be written.
+    Escape,
+    /// Changes the folder `granted`, which may only be read.
+    Overwrite,
+    /// Reads a file of `granted` again and again while its folder is exchanged.
+    Race,
     // Lies about a batch.
     EndsDecrease,
     EndsShort,
@@ -197,6 +204,9 @@ fn perform(mode: Mode) -> Result<(), Failure> {
         Mode::Environment => return grab::environment(),
         Mode::WallClock => return grab::wall_clock(),
         Mode::Random => return grab::random(),
+        Mode::Escape => return leave::escape(),
+        Mode::Overwrite => return leave::overwrite(),
+        Mode::Race => return leave::race(),
         _ => {}
     }
     Ok(())
