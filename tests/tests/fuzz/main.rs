@@ -15,12 +15,19 @@ use wasmflow_tests::soak;
 const MAX_INPUT_BYTES: usize = 4096;
 
 fn corpus(name: &str) -> Vec<(PathBuf, Vec<u8>)> {
-    let folder = repository().join("tests/fuzz/corpus").join(name);
-    let files = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-    let mut files: Vec<PathBuf> = files.map(|file| file.expect("it can be listed").path()).collect();
+    let mut files = files_in(&format!("fuzz/corpus/{name}"));
+    if name == "pipeline_file" {
+        files.extend(files_in("config").into_iter().filter(|path| path.extension().is_some_and(|end| end == "toml")));
+    }
     files.sort();
     assert!(!files.is_empty(), "nothing is kept for `{name}`");
     files.into_iter().map(|path| (path.clone(), std::fs::read(path).expect("it can be read"))).collect()
+}
+
+fn files_in(folder: &str) -> Vec<PathBuf> {
+    let folder = repository().join("tests").join(folder);
+    let files = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    files.map(|file| file.expect("it can be listed").path()).collect()
 }
 
 #[test]
