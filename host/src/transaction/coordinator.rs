@@ -48,6 +48,8 @@ pub struct Coordinator {
     restarts: u32,
     /// Records left out by then.
     left_out: u64,
+    /// Where the reader of a file channel was found to be, the last time that was asked.
+    read_back: Option<u64>,
     /// The open cut that readers know of.
     told: u64,
 }
@@ -85,7 +87,14 @@ impl From<TransactionTrouble> for End {
 
 impl Coordinator {
     pub fn new(parts: Parts) -> Self {
-        Self { parts, backoff: Backoff::new(&RetryPolicy::default()), restarts: 0, left_out: 0, told: 1 }
+        Self {
+            parts,
+            backoff: Backoff::new(&RetryPolicy::default()),
+            restarts: 0,
+            left_out: 0,
+            read_back: None,
+            told: 1,
+        }
     }
 
     /// Runs until every participant has ended, or until there can be no transaction any more: participants are told why.
@@ -146,20 +155,40 @@ impl Coordinator {
     async fn try_start(&mut self, packing: Packing) -> Result<TransactionalProducer, TransactionTrouble> {
         let producer = self.parts.connection.start(packing).await?;
         // After the id was taken: what the producer before had left open is decided now.
-        match &mut self.parts.progress {
-            Progress::None => {}
+        let moved = match &mut self.parts.progress {
+            Progress::None => false,
             Progress::Sources(progress) => {
                 let positions = progress.positions().await?;
-                self.parts.transactions.state.lock().positions = positions;
+                let mut state = self.parts.transactions.state.lock();
+                let moved = state.positions != positions;
+                state.positions = positions;
+                moved
             }
             Progress::Reader(progress, cuts) => {
-                if let Some(next) = progress.next().await? {
+                let next = progress.next().await?;
+                if let Some(next) = next {
                     cuts.go_on_from(next);
                     cuts.raise_epoch(progress.epoch());
                 }
+                std::mem::replace(&mut self.read_back, next) != next
             }
+        };
+        if moved {
+            // A commit without an answer came through after all.
+            self.noted().await;
         }
         Ok(producer)
+    }
+
+    /// Something is committed: from now on it must be there, and what failed before counts no more.
+    async fn noted(&mut self) {
+        match &mut self.parts.progress {
+            Progress::None => {}
+            Progress::Sources(progress) => progress.committed().await,
+            Progress::Reader(progress, _) => progress.committed().await,
+        }
+        self.backoff.reset();
+        self.restarts = 0;
     }
 
     /// Lets events flow, and commits them cut by cut.
@@ -278,10 +307,8 @@ impl Coordinator {
         self.parts.transactions.clock.set_done(cut.number);
         self.parts.logs.iter().for_each(|log| log.commit(cut.number));
         cut.settle();
-        match &mut self.parts.progress {
-            Progress::Sources(progress) if ready.has_progress => progress.committed().await,
-            Progress::Reader(progress, _) => progress.committed().await,
-            _ => {}
+        if ready.has_progress {
+            self.noted().await;
         }
         self.backoff.reset();
         self.restarts = 0;
