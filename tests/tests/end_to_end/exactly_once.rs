@@ -13,6 +13,7 @@ use wasmflow_tests::ledger::{self, Ledger};
 use wasmflow_tests::pipelines;
 use wasmflow_tests::records::{Feeder, Topics};
 use wasmflow_tests::soak;
+use wasmflow_tests::stop::RaisedAtEnd;
 
 const LIMIT: Duration = Duration::from_secs(120);
 const PARTITIONS: i32 = 4;
@@ -162,6 +163,7 @@ pub fn kill_while_the_log_grows(pipeline: &PipelineFile, rounds: u32) -> anyhow:
     let stop = AtomicBool::new(false);
     let count = std::thread::scope(|scope| {
         let writer = scope.spawn(|| ledger::append_until(&log, &stop));
+        let _at_end = RaisedAtEnd(&stop);
         for _ in 0..rounds {
             let agent = pipeline.run();
             sleep_between(&mut random, 50..2000);
@@ -204,6 +206,7 @@ fn killed_agents_copy_each_record_once() -> anyhow::Result<()> {
     let stop = AtomicBool::new(false);
     let count = std::thread::scope(|scope| {
         let feeder = scope.spawn(|| flow.feed_until(&stop));
+        let _at_end = RaisedAtEnd(&stop);
         for _ in 0..rounds {
             let agent = copier.run();
             sleep_between(&mut random, 50..2500);
@@ -230,6 +233,7 @@ fn a_broker_that_is_killed_again_and_again_costs_no_record_and_repeats_none() ->
     let agent = copier.run();
     let count = std::thread::scope(|scope| {
         let feeder = scope.spawn(|| flow.feed_until(&stop));
+        let _at_end = RaisedAtEnd(&stop);
         for _ in 0..rounds {
             sleep_between(&mut random, 500..3000);
             broker.kill();
@@ -257,6 +261,7 @@ fn agents_that_come_and_go_copy_each_record_once() -> anyhow::Result<()> {
     let mut agents = [Some(copiers[0].run()), Some(copiers[1].run())];
     let count = std::thread::scope(|scope| -> anyhow::Result<u64> {
         let feeder = scope.spawn(|| flow.feed_until(&stop));
+        let _at_end = RaisedAtEnd(&stop);
         for _ in 0..rounds {
             sleep_between(&mut random, 200..3000);
             let one = random.random_range(0..2);
@@ -442,6 +447,7 @@ fn an_agent_that_sleeps_through_its_session_disturbs_nobody_when_it_wakes() -> a
     let agents = copiers.each_ref().map(Copier::run);
     let count = std::thread::scope(|scope| -> anyhow::Result<u64> {
         let feeder = scope.spawn(|| flow.feed_until(&stop));
+        let _at_end = RaisedAtEnd(&stop);
         flow.topics.wait_for_count("once-asleep-out", 1000, LIMIT)?;
         agents[0].process().signal(Signal::STOP);
         // Beyond the session and the transaction's timeout: the other one has all partitions by then.
@@ -469,6 +475,7 @@ fn a_commit_without_an_answer_is_neither_lost_nor_made_twice() -> anyhow::Result
     let agent = copier.run();
     let count = std::thread::scope(|scope| -> anyhow::Result<u64> {
         let feeder = scope.spawn(|| flow.feed_until(&stop));
+        let _at_end = RaisedAtEnd(&stop);
         flow.topics.wait_for_count("once-hung-out", 1000, LIMIT)?;
         for _ in 0..soak::times(1, 5) {
             sleep_between(&mut random, 200..700);

@@ -14,6 +14,7 @@ use wasmflow_tests::process::wait_until;
 use wasmflow_tests::proxy::{Fault, Proxy};
 use wasmflow_tests::records::Topics;
 use wasmflow_tests::soak;
+use wasmflow_tests::stop::RaisedAtEnd;
 
 use crate::exactly_once::finish;
 
@@ -41,6 +42,7 @@ fn ends_of_transactions_that_are_lost_or_late_cost_no_line_and_repeat_none() -> 
         let agent = pipeline.run();
         let count = std::thread::scope(|scope| -> anyhow::Result<u64> {
             let writer = scope.spawn(|| ledger::append_until(&log, &stop));
+            let _at_end = RaisedAtEnd(&stop);
             let mut went_on = true;
             for round in 0..rounds {
                 if !went_on {

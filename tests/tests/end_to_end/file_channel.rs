@@ -14,6 +14,7 @@ use wasmflow_tests::ledger::{self, Ledger};
 use wasmflow_tests::pipelines;
 use wasmflow_tests::records::Topics;
 use wasmflow_tests::soak;
+use wasmflow_tests::stop::RaisedAtEnd;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -97,6 +98,7 @@ fn tailed_lines_are_each_once_in_a_file_channel_after_kills_and_none_is_lost_beh
     let stop = AtomicBool::new(false);
     let written = std::thread::scope(|scope| {
         let writer = scope.spawn(|| ledger::append_until(&log, &stop));
+        let _at_end = RaisedAtEnd(&stop);
         kill_at_random_moments(&pipeline);
         stop.store(true, Ordering::Relaxed);
         writer.join().expect("the writer does not panic")

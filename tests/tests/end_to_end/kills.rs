@@ -12,6 +12,7 @@ use wasmflow_tests::pipelines;
 use wasmflow_tests::port::free_port;
 use wasmflow_tests::records::Topics;
 use wasmflow_tests::soak;
+use wasmflow_tests::stop::RaisedAtEnd;
 
 #[test]
 fn fifty_kills_lose_no_tailed_line() -> anyhow::Result<()> {
@@ -27,6 +28,7 @@ fn fifty_kills_lose_no_tailed_line() -> anyhow::Result<()> {
     let kills = soak::times(50, 1000);
     let written = std::thread::scope(|scope| {
         let writer = scope.spawn(|| ledger::append_until(&log, &stop));
+        let _at_end = RaisedAtEnd(&stop);
         kill_at_random_moments(&pipeline, kills);
         stop.store(true, Ordering::Relaxed);
         writer.join().expect("the writer does not panic")

@@ -8,6 +8,7 @@ use wasmflow_tests::agent::{Agent, PipelineFile};
 use wasmflow_tests::ledger::{self, Ledger};
 use wasmflow_tests::process::wait_until;
 use wasmflow_tests::rolled::rolled_lines;
+use wasmflow_tests::stop::RaisedAtEnd;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -48,6 +49,7 @@ fn while_it_flows(name: &str, stages: &str, work: impl FnOnce(&PipelineFile, &Ag
     let (log, out) = (pipeline.folder().join("main/app.log"), pipeline.folder().join("main-out"));
     let written = std::thread::scope(|scope| {
         let writer = scope.spawn(|| ledger::append_until(&log, &stop));
+        let _at_end = RaisedAtEnd(&stop);
         let worked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&pipeline, &agent)));
         stop.store(true, Ordering::Relaxed);
         let written = writer.join().expect("the writer does not panic");
@@ -214,6 +216,7 @@ fn sinks_that_swap_names_share_the_flow_without_loss_or_repeat() -> anyhow::Resu
     let log = pipeline.folder().join("main/app.log");
     let written = std::thread::scope(|scope| {
         let writer = scope.spawn(|| ledger::append_until(&log, &stop));
+        let _at_end = RaisedAtEnd(&stop);
         for round in 0..4 {
             expect_lines(&agent, &pipeline.folder().join("left"), 200 * (round + 1));
             let names = if round % 2 == 0 { ("b", "a") } else { ("a", "b") };
