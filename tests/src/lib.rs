@@ -26,5 +26,5 @@ pub mod rolled;
 pub mod run;
 pub mod skip;
 pub mod soak;
-pub mod stop;
 pub mod stamped;
+pub mod stop;
