@@ -27,9 +27,8 @@ pub mod transaction;
 
 pub mod admin;
 pub mod control;
-pub mod swap;
-
 pub mod reload;
+pub mod swap;
 
 pub mod agent;
 pub mod metrics;

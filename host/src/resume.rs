@@ -32,12 +32,6 @@ pub fn resume(
     store: &PositionStore,
     recovered: &Recovered,
 ) -> Result<Resume, PositionError> {
-    let durable = || {
-        channels.iter().filter_map(|channel| match channel {
-            Channel::File(channel) => Some(channel),
-            Channel::Memory(_) => None,
-        })
-    };
     let logged = recovered.source(source);
     let (position, was_logged) = match store.kept() {
         Kept::Here(position) => (position, false),
@@ -49,15 +43,21 @@ pub fn resume(
             (logged.map(|logged| logged.position.iter().cloned().collect()).unwrap_or_default(), true)
         }
     };
-    if durable().count() == 0 || durable().count() < channels.len() {
+    let kept_in = kept_in(channels);
+    if kept_in.is_empty() {
         return Ok(Resume { position, ..Resume::default() });
     }
-    let names: BTreeSet<_> = durable().map(|channel| channel.name()).collect();
+    let names: BTreeSet<_> = channels.iter().map(Channel::name).collect();
     let is_complete =
         was_logged && logged.is_none_or(|logged| logged.channels.iter().collect::<BTreeSet<_>>() == names);
-    Ok(Resume {
-        is_to_be_carried: !is_complete && (logged.is_some() || !position.is_empty()),
-        position,
-        kept_in: durable().map(|channel| channel.id().to_string()).collect(),
-    })
+    Ok(Resume { is_to_be_carried: !is_complete && (logged.is_some() || !position.is_empty()), position, kept_in })
+}
+
+/// The ids of these channels, if all of them are on disk: then they keep a source's position.
+pub fn kept_in(channels: &[Channel]) -> Vec<String> {
+    let id = |channel: &Channel| match channel {
+        Channel::File(channel) => Some(channel.id().to_string()),
+        Channel::Memory(_) => None,
+    };
+    channels.iter().map(id).collect::<Option<_>>().unwrap_or_default()
 }

@@ -18,8 +18,8 @@ use super::door::{MAX_BODY_BYTES, MAX_UPLOAD_BYTES, too_large};
 use super::{Desk, chain};
 use crate::config::pipeline::StageConfig;
 use crate::config::{Colour, Severity, stage_config};
+use crate::control::StageControl;
 use crate::control::status::{PluginStatus, milliseconds};
-use crate::control::{Control, StageControl};
 use crate::metrics::Refusal;
 use crate::plugin::{PluginKind, PluginOrigin};
 use crate::reload::ReloadError;
@@ -65,7 +65,7 @@ pub(super) async fn swap(State(desk): State<Arc<Desk>>, name: Named, body: Body)
 
 pub(super) async fn rollback(State(desk): State<Arc<Desk>>, name: Named) -> Answer {
     let stage = desk.stage(name.0)?;
-    let control: Control = desk.control.clone();
+    let control = desk.control.clone();
     reported(desk.agent.spawn(async move { stage.rollback(control.engine()).await }).await)
 }
 

@@ -7,8 +7,6 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use super::at;
-
 /// An address to listen at, or to ask.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
@@ -90,7 +88,7 @@ impl FromStr for Place {
 /// by, an agent may run several pipelines, and a socket's path must be short.
 ///
 /// `WASMFLOW_RUNTIME_DIR`, else `wasmflow` in the user's runtime folder, else one of the user's own in the folder for temporary files.
-pub fn runtime_dir() -> PathBuf {
+pub(super) fn runtime_dir() -> PathBuf {
     let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let user = rustix::process::geteuid().as_raw();
     folder("WASMFLOW_RUNTIME_DIR")
@@ -133,6 +131,11 @@ pub(super) fn private(folder: &Path) -> Result<(), AddressError> {
         fs::set_permissions(folder, Permissions::from_mode(0o700)).map_err(at(folder))?;
     }
     Ok(())
+}
+
+/// Of a file system call on a path.
+fn at(path: &Path) -> impl Fn(io::Error) -> AddressError {
+    move |source| AddressError::Folder { path: path.into(), source }
 }
 
 /// What there is to ask on this machine.

@@ -126,7 +126,7 @@ pub fn too_large() -> Problem {
 }
 
 /// Everything that is no mere question.
-fn acts(method: &Method) -> bool {
+pub fn acts(method: &Method) -> bool {
     !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 

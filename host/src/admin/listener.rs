@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{Method, Request, Response};
+use axum::http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
@@ -23,7 +23,7 @@ use tracing::{info, warn};
 
 use super::address::Address;
 use super::chain;
-use super::door::{Door, Through};
+use super::door::{Door, Through, acts};
 use crate::metrics::Refusal;
 
 /// Limit: clients of one listener at a time. Each holds a file handle and the buffer below; scrapers and people are few.
@@ -244,9 +244,9 @@ async fn answer(
     if let Err(problem) = door.check(&request, through) {
         return Ok(problem.answer());
     }
-    let acts = usize::from(request.method() == Method::POST);
-    acting.fetch_add(acts, Ordering::Relaxed);
+    let count = usize::from(acts(request.method()));
+    acting.fetch_add(count, Ordering::Relaxed);
     let answer = router.call(request.map(Body::new)).await;
-    acting.fetch_sub(acts, Ordering::Relaxed);
+    acting.fetch_sub(count, Ordering::Relaxed);
     answer
 }

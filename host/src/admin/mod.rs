@@ -19,7 +19,6 @@ mod routes;
 mod tests;
 mod token;
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,7 +30,7 @@ use crate::control::Control;
 use crate::control::health::Patience;
 use crate::metrics::{INTERVAL, Rates};
 
-pub use address::{Address, AddressError, Found, Place, runtime_dir};
+pub use address::{Address, AddressError, Found, Place};
 pub use door::MAX_UPLOAD_BYTES;
 pub use listener::BindError;
 pub use token::{Token, TokenError};
@@ -121,9 +120,4 @@ async fn serve(bound: Vec<Bound>, door: Arc<Door>, desk: Arc<Desk>, mut stopped:
 fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |error| error.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
-}
-
-/// Of a file system call on a path.
-fn at(path: &std::path::Path) -> impl Fn(io::Error) -> AddressError {
-    move |source| AddressError::Folder { path: path.into(), source }
 }

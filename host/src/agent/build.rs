@@ -9,9 +9,9 @@ use crate::agent::logs::{self, ReaderRemoval};
 use crate::agent::state_dir::StateDir;
 use crate::agent::stop::Stopper;
 use crate::channel::{Capacity, Channel, FileChannel, MemoryChannel, TakeLimits};
+use crate::config::StageSpec;
 use crate::config::pipeline::{
-    ChannelKind, ChannelName, ChannelSpec, Grants, Limits, Pipeline, RetryPolicy, SelectorSpec, SinkSpec, SourceSpec,
-    StageConfig, StageName,
+    ChannelKind, ChannelName, ChannelSpec, Pipeline, SelectorSpec, SinkSpec, SourceSpec, StageName,
 };
 use crate::control::PipelineControl;
 use crate::dead_letter::DeadLetters;
@@ -22,7 +22,7 @@ use crate::plugin::{Engine, InterceptorInstance, Plugin, PluginKind, PluginOrigi
 use crate::position::Position;
 use crate::position_store::PositionStore;
 use crate::replay::Bundles;
-use crate::resume::{Resume, resume};
+use crate::resume::{Resume, kept_in, resume};
 use crate::selector::Selector;
 use crate::sink::{SinkParts, SinkRunner};
 use crate::source::{Handover, Inheritance, SourceParts, SourceRunner};
@@ -89,24 +89,12 @@ pub struct Workshop {
 /// The plugins of a pipeline, by kind and origin.
 pub struct Plugins(BTreeMap<String, Arc<Plugin>>);
 
-/// What a stage's table says, whatever its kind.
-struct StageSpec<'p> {
-    name: &'p StageName,
-    kind: PluginKind,
-    origin: &'p PluginOrigin,
-    config: &'p StageConfig,
-    grants: &'p Grants,
-    limits: Limits,
-    retry: RetryPolicy,
-    /// Of the stage that had this one's place, if it is granted the same connections.
-    kafka: Option<Arc<StageKafka>>,
-}
-
 /// What a runner takes over from the one whose place it takes.
 #[derive(Default)]
 pub struct Legacy {
     /// Of a source that has left.
     pub handover: Option<Handover>,
+    /// Of the stage that had this one's place, if it is granted the same connections.
     pub kafka: Option<Arc<StageKafka>>,
     /// Whether a source feeds other channels than before.
     pub is_rewired: bool,
@@ -239,19 +227,7 @@ impl Workshop {
         spec: &SourceSpec,
         legacy: Legacy,
     ) -> Result<Built, AgentError> {
-        let stage = self.stage(
-            plan,
-            StageSpec {
-                name,
-                kind: PluginKind::Source,
-                origin: &spec.plugin,
-                config: &spec.config,
-                grants: &spec.grants,
-                limits: spec.limits,
-                retry: spec.retry,
-                kafka: legacy.kafka,
-            },
-        );
+        let stage = self.stage(plan, PluginKind::Source, name, legacy.kafka);
         let selector = self.selector(&spec.selector);
         let channels = selector.channels();
         let (store, resume, inheritance) = match legacy.handover {
@@ -296,19 +272,7 @@ impl Workshop {
     /// # Errors
     /// When its channel has no reader of its name that is free.
     pub fn sink(&self, plan: Plan<'_>, name: &StageName, spec: &SinkSpec, legacy: Legacy) -> Result<Built, AgentError> {
-        let stage = self.stage(
-            plan,
-            StageSpec {
-                name,
-                kind: PluginKind::Sink,
-                origin: &spec.plugin,
-                config: &spec.config,
-                grants: &spec.grants,
-                limits: spec.limits,
-                retry: spec.retry,
-                kafka: legacy.kafka,
-            },
-        );
+        let stage = self.stage(plan, PluginKind::Sink, name, legacy.kafka);
         let channel = &self.channels[&spec.channel];
         let (mut reader, log) = (channel.reader(name.as_str()).map_err(AgentError::Channel)?, channel.log_name());
         reader.skip_to(legacy.skip_to);
@@ -339,11 +303,11 @@ impl Workshop {
 
     /// A stage for this use of each.
     fn interceptors(&self, plan: Plan<'_>, names: &[StageName]) -> Vec<Arc<Stage>> {
-        names.iter().map(|name| self.stage(plan, interceptor(plan, name))).collect()
+        names.iter().map(|name| self.stage(plan, PluginKind::Interceptor, name, None)).collect()
     }
 
-    fn stage(&self, plan: Plan<'_>, spec: StageSpec<'_>) -> Arc<Stage> {
-        self.control.enter(self.stage_of(plan, spec))
+    fn stage(&self, plan: Plan<'_>, kind: PluginKind, name: &StageName, kafka: Option<Arc<StageKafka>>) -> Arc<Stage> {
+        self.control.enter(self.stage_of(plan, kind, name, kafka))
     }
 
     /// Opens an interceptor that nothing is given, to see whether it opens, and closes it.
@@ -351,25 +315,27 @@ impl Workshop {
     /// # Errors
     /// When it has to stop for good.
     pub async fn try_interceptor(&self, plan: Plan<'_>, name: &StageName) -> Result<(), StageStop> {
-        let stage = self.stage_of(plan, interceptor(plan, name));
+        let stage = self.stage_of(plan, PluginKind::Interceptor, name, None);
         let mut instance: InterceptorInstance = stage.opened(&Position::default()).await?;
         stage.closed(instance.close().await);
         Ok(())
     }
 
-    fn stage_of(&self, plan: Plan<'_>, spec: StageSpec<'_>) -> Stage {
-        let clients = || spec.kafka.unwrap_or_else(|| self.kafka.stage(spec.name.as_str(), &spec.grants.kafka));
-        let kafka = (!spec.grants.kafka.is_empty()).then(clients);
+    fn stage_of(&self, plan: Plan<'_>, kind: PluginKind, name: &StageName, kafka: Option<Arc<StageKafka>>) -> Stage {
+        let spec = plan.pipeline.stage(kind, name);
+        let StageSpec { plugin, config, grants, limits, retry } = spec.expect("only the pipeline's stages are made");
+        let clients = || kafka.unwrap_or_else(|| self.kafka.stage(name.as_str(), &grants.kafka));
+        let kafka = (!grants.kafka.is_empty()).then(clients);
         if let (Some(kafka), Some(exactly_once)) = (&kafka, &self.exactly_once) {
-            exactly_once.prepare(plan.pipeline, spec.kind, spec.name, kafka);
+            exactly_once.prepare(plan.pipeline, kind, name, kafka);
         }
         let counters = Arc::new(StageCounters::default());
         let context = StageContext {
             pipeline: plan.pipeline.name.shared(),
-            stage: spec.name.shared(),
-            plugin_kind: spec.kind,
-            grants: spec.grants.clone(),
-            limits: spec.limits,
+            stage: name.shared(),
+            plugin_kind: kind,
+            grants: grants.clone(),
+            limits,
             max_event_bytes: plan.pipeline.max_event_bytes,
             counters: counters.clone(),
             kafka,
@@ -377,12 +343,12 @@ impl Workshop {
             bundles: self.bundles.clone(),
         };
         Stage {
-            name: spec.name.shared(),
+            name: name.shared(),
             generation: 1,
-            plugin: plan.plugins.of(spec.kind, spec.origin).clone(),
+            plugin: plan.plugins.of(kind, plugin).clone(),
             context,
-            config: spec.config.clone(),
-            retry: spec.retry,
+            config: config.clone(),
+            retry,
             counters,
             pace: Pace::default(),
             point: Arc::default(),
@@ -439,31 +405,8 @@ impl Workshop {
     }
 }
 
-fn interceptor<'p>(plan: Plan<'p>, name: &'p StageName) -> StageSpec<'p> {
-    let spec = &plan.pipeline.interceptors[name];
-    StageSpec {
-        name,
-        kind: PluginKind::Interceptor,
-        origin: &spec.plugin,
-        config: &spec.config,
-        grants: &spec.grants,
-        limits: spec.limits,
-        retry: spec.retry,
-        kafka: None,
-    }
-}
-
 pub(super) fn capacity(spec: &ChannelSpec) -> Capacity {
     Capacity { events: spec.capacity_events as u64, bytes: spec.capacity_bytes as u64 }
-}
-
-/// The ids of these channels, if all of them are on disk: then they keep a source's position.
-fn kept_in(channels: &[Channel]) -> Vec<String> {
-    let id = |channel: &Channel| match channel {
-        Channel::File(channel) => Some(channel.id().to_string()),
-        Channel::Memory(_) => None,
-    };
-    channels.iter().map(id).collect::<Option<_>>().unwrap_or_default()
 }
 
 fn with(stage: Arc<Stage>, interceptors: Vec<Arc<Stage>>) -> Vec<Arc<Stage>> {

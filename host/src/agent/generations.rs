@@ -6,7 +6,7 @@ use tracing::warn;
 
 use super::build::Plan;
 use super::running::Running;
-use crate::config::pipeline::StageName;
+use crate::config::{StageName, StageSpec};
 use crate::control::StageControl;
 use crate::plugin::PluginKind;
 use crate::reload::ReloadError;
@@ -64,23 +64,10 @@ impl Running {
 }
 
 fn request(plan: Plan<'_>, name: &StageName, kind: PluginKind) -> SwapRequest {
-    let pipeline = plan.pipeline;
-    let (origin, config, grants, limits, retry) = match kind {
-        PluginKind::Source => {
-            let spec = &pipeline.sources[name];
-            (&spec.plugin, &spec.config, &spec.grants, spec.limits, spec.retry)
-        }
-        PluginKind::Interceptor => {
-            let spec = &pipeline.interceptors[name];
-            (&spec.plugin, &spec.config, &spec.grants, spec.limits, spec.retry)
-        }
-        PluginKind::Sink => {
-            let spec = &pipeline.sinks[name];
-            (&spec.plugin, &spec.config, &spec.grants, spec.limits, spec.retry)
-        }
-    };
+    let spec = plan.pipeline.stage(kind, name);
+    let StageSpec { plugin, config, grants, limits, retry } = spec.expect("only what is in both files is swapped");
     SwapRequest {
-        loaded: Some(plan.plugins.of(kind, origin).clone()),
+        loaded: Some(plan.plugins.of(kind, plugin).clone()),
         config: Some(config.clone()),
         bounds: Some(StageBounds { grants: grants.clone(), limits, retry }),
         wait_for: WaitFor::Switch,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 
 use super::*;
 use crate::event::{Batch, Packed};
@@ -127,6 +128,14 @@ async fn commit(puts: Vec<PutTransaction>) -> Receipt {
 
 async fn take(reader: &mut Reader) -> Taken {
     reader.take(&ALL).await.unwrap().expect("the log has not ended")
+}
+
+/// A put that waits for room, and gives it up once it has it.
+async fn waiting_put(channel: &Channel) -> JoinHandle<Result<(), ChannelError>> {
+    let channel = channel.clone();
+    let waiting = tokio::spawn(async move { channel.begin_put(batch(&["b"])).await.map(drop) });
+    tokio::task::yield_now().await;
+    waiting
 }
 
 /// Polls a future once and says whether it is still waiting.
@@ -274,11 +283,7 @@ async fn a_failed_channel_refuses_puts_that_wait_and_those_that_come(make: &impl
     let channel = channel(make, 1);
     let (_writer, _reader) = (channel.writer(), channel.reader("r").unwrap());
     put(&channel, &["a"]).await;
-    let waiting = tokio::spawn({
-        let channel = channel.clone();
-        async move { channel.begin_put(batch(&["b"])).await.map(drop) }
-    });
-    tokio::task::yield_now().await;
+    let waiting = waiting_put(&channel).await;
     channel.fail("sink `x` stopped");
     let failed = ChannelError::Failed { channel: "events".into(), reason: "sink `x` stopped".into() };
     assert_eq!(waiting.await.unwrap(), Err(failed.clone()));
@@ -339,11 +344,7 @@ async fn a_larger_capacity_lets_in_who_waits(make: &impl Make) {
     let channel = channel(make, 1);
     let (_writer, _reader) = (channel.writer(), channel.reader("r").unwrap());
     put(&channel, &["a"]).await;
-    let waiting = tokio::spawn({
-        let channel = channel.clone();
-        async move { channel.begin_put(batch(&["b"])).await.map(drop) }
-    });
-    tokio::task::yield_now().await;
+    let waiting = waiting_put(&channel).await;
     channel.set_capacity(Capacity { events: 2, bytes: 1 << 20 });
     waiting.await.unwrap().unwrap();
 }

@@ -58,6 +58,14 @@ impl Fixture {
     async fn producer(&self) -> TransactionalProducer {
         self.connection.start(Packing::Together).await.expect("the broker gives an id")
     }
+
+    /// A sink, and a producer whose first transaction is open.
+    async fn open_transaction(&self) -> (Arc<StageKafka>, TransactionalProducer) {
+        let (sink, producer) = (self.sink(), self.producer().await);
+        producer.begin().expect("it has an id");
+        self.outbox.open(1, &producer);
+        (sink, producer)
+    }
 }
 
 fn send(stage: &StageKafka, cut: u64) -> InFlight {
@@ -77,9 +85,7 @@ fn send(stage: &StageKafka, cut: u64) -> InFlight {
 #[tokio::test]
 async fn what_belongs_to_the_next_transaction_waits_until_that_is_open() {
     let fixture = Fixture::new();
-    let (sink, producer) = (fixture.sink(), fixture.producer().await);
-    producer.begin().expect("it has an id");
-    fixture.outbox.open(1, &producer);
+    let (sink, producer) = fixture.open_transaction().await;
     let (now, mut next) = (send(&sink, 1), Box::pin(send(&sink, 2).done()));
     assert_eq!(now.done().await.expect("it is delivered").len(), 0);
     assert!(tokio::time::timeout(Duration::from_millis(50), &mut next).await.is_err());
@@ -117,9 +123,7 @@ async fn an_id_that_is_not_allowed_stops_with_what_to_grant() {
 #[tokio::test]
 async fn a_commit_by_a_producer_that_another_has_fenced_says_so() {
     let fixture = Fixture::new();
-    let (sink, producer) = (fixture.sink(), fixture.producer().await);
-    producer.begin().expect("it has an id");
-    fixture.outbox.open(1, &producer);
+    let (sink, producer) = fixture.open_transaction().await;
     send(&sink, 1).done().await.expect("it is delivered");
     fixture.fail_next(END_TRANSACTION, Code::PRODUCER_FENCED);
     let answer = producer.commit(producer.prepare(Vec::new())).await;
@@ -131,9 +135,7 @@ async fn a_coordinator_that_moves_in_a_transaction_is_found_again_by_this_produc
     let fixture = Fixture::new();
     fixture.fail_next(INIT_PRODUCER_ID, COORDINATOR_MOVED);
     for moved in [ADD_PARTITIONS, END_TRANSACTION] {
-        let (sink, producer) = (fixture.sink(), fixture.producer().await);
-        producer.begin().expect("it has an id");
-        fixture.outbox.open(1, &producer);
+        let (sink, producer) = fixture.open_transaction().await;
         fixture.fail_next(moved, COORDINATOR_MOVED);
         assert_eq!(send(&sink, 1).done().await.expect("it is delivered").len(), 0);
         let answer = producer.commit(producer.prepare(Vec::new())).await;
@@ -145,9 +147,7 @@ async fn a_coordinator_that_moves_in_a_transaction_is_found_again_by_this_produc
 #[tokio::test]
 async fn a_connection_that_ends_during_a_commit_leaves_its_outcome_open() {
     let fixture = Fixture::new();
-    let (sink, producer) = (fixture.sink(), fixture.producer().await);
-    producer.begin().expect("it has an id");
-    fixture.outbox.open(1, &producer);
+    let (sink, producer) = fixture.open_transaction().await;
     send(&sink, 1).done().await.expect("it is delivered");
     let prepared = producer.prepare(Vec::new());
     let broker = fixture.clients.connections["main"].broker().clone();

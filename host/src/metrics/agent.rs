@@ -1,6 +1,6 @@
 //! What concerns the agent and no single pipeline.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Counter;
@@ -42,7 +42,8 @@ pub struct AgentCounters {
     refused: [Counter; Refusal::ALL.len()],
     /// In milliseconds since 1970; 0: nothing was ever loaded again.
     reloaded_at: AtomicU64,
-    reload_failures: AtomicU64,
+    /// Of the last reload.
+    has_reloaded: AtomicBool,
 }
 
 /// How the last reload went.
@@ -65,14 +66,14 @@ impl AgentCounters {
     /// A pipeline file was applied, or refused.
     pub fn reloaded(&self, is_success: bool) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_millis() as u64);
-        self.reload_failures.store(u64::from(!is_success), Ordering::Relaxed);
+        self.has_reloaded.store(is_success, Ordering::Relaxed);
         self.reloaded_at.store(now, Ordering::Release);
     }
 
     /// Nothing before the first one: the start itself has gone well then.
     pub fn last_reload(&self) -> Option<LastReload> {
         let at_ms = self.reloaded_at.load(Ordering::Acquire);
-        let is_success = self.reload_failures.load(Ordering::Relaxed) == 0;
+        let is_success = self.has_reloaded.load(Ordering::Relaxed);
         (at_ms > 0).then_some(LastReload { is_success, at_ms })
     }
 }

@@ -75,6 +75,13 @@ pub struct Observed {
     pub buckets: Vec<(f64, u64)>,
 }
 
+impl Default for Histogram {
+    /// In seconds, as most are.
+    fn default() -> Self {
+        Self::new(&SECONDS)
+    }
+}
+
 impl Histogram {
     pub fn new(unit: &'static Unit) -> Self {
         Self { unit, buckets: Default::default(), sum: AtomicU64::new(0) }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::histogram::Observed;
-use super::{Counter, Histogram, SECONDS};
+use super::{Counter, Histogram};
 
 /// Counters of one connection.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct KafkaCounters {
     committed: Counter,
     aborted: Counter,
@@ -25,13 +25,6 @@ pub struct KafkaCounts {
     pub transactions: Option<Observed>,
     /// By topic.
     pub lag: Vec<(Arc<str>, u64)>,
-}
-
-impl Default for KafkaCounters {
-    fn default() -> Self {
-        let count = Counter::default;
-        Self { committed: count(), aborted: count(), rebalances: count(), commits: Histogram::new(&SECONDS) }
-    }
 }
 
 impl KafkaCounters {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 
-use super::{Counter, Histogram, SECONDS, millis};
+use super::{Counter, Histogram, millis};
 use crate::config::mask;
 use crate::plugin::{CallError, Failure, TrapKind};
 
@@ -14,7 +14,7 @@ use crate::plugin::{CallError, Failure, TrapKind};
 const MAX_ERROR_BYTES: usize = 1024;
 
 /// What one stage has done since the pipeline started.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct StageCounters {
     /// Sources: events polled. Interceptors: events given. Sinks: events attempted.
     pub received: Counter,
@@ -56,39 +56,6 @@ pub struct StageCounters {
     /// Since when every call has failed; 0: the last one has not.
     failing_since: AtomicU64,
     last_error: Mutex<Option<LastError>>,
-}
-
-impl Default for StageCounters {
-    fn default() -> Self {
-        Self {
-            received: Counter::default(),
-            received_bytes: Counter::default(),
-            accepted: Counter::default(),
-            accepted_bytes: Counter::default(),
-            filtered: Counter::default(),
-            rejected: Counter::default(),
-            oversize: Counter::default(),
-            dead_lettered: Counter::default(),
-            errors: Counter::default(),
-            restarts: Counter::default(),
-            traps: Counter::default(),
-            timeouts: Counter::default(),
-            memory_traps: Counter::default(),
-            contract_traps: Counter::default(),
-            channel_full: Counter::default(),
-            empty_batches: Counter::default(),
-            underflow_batches: Counter::default(),
-            complete_batches: Counter::default(),
-            deliveries: Histogram::new(&SECONDS),
-            calls: Histogram::new(&SECONDS),
-            results: Default::default(),
-            memory_bytes: AtomicU64::new(0),
-            calling_since: AtomicU64::new(0),
-            went_well: AtomicU64::new(0),
-            failing_since: AtomicU64::new(0),
-            last_error: Mutex::new(None),
-        }
-    }
 }
 
 /// How a call into a plugin ended.

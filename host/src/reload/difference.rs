@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::pipeline::{
-    ChannelKind, ChannelName, DeliveryPromise, FileSpec, Grants, KafkaConnection, Limits, Pipeline, RetryPolicy,
-    StageConfig, StageName,
+    ChannelKind, ChannelName, DeliveryPromise, FileSpec, KafkaConnection, Pipeline, StageName,
 };
 use crate::plugin::{PluginKind, PluginOrigin};
 
@@ -49,27 +48,6 @@ pub struct ChannelChanges {
     pub added: BTreeSet<ChannelName>,
     pub removed: BTreeSet<ChannelName>,
     pub resized: BTreeSet<ChannelName>,
-}
-
-/// What a swap can change of a stage.
-struct Stage<'p> {
-    origin: &'p PluginOrigin,
-    config: &'p StageConfig,
-    grants: &'p Grants,
-    limits: Limits,
-    retry: RetryPolicy,
-}
-
-macro_rules! stage {
-    ($spec:expr) => {
-        Stage {
-            origin: &$spec.plugin,
-            config: &$spec.config,
-            grants: &$spec.grants,
-            limits: $spec.limits,
-            retry: $spec.retry,
-        }
-    };
 }
 
 impl Difference {
@@ -159,67 +137,66 @@ impl Difference {
 
     /// Interceptors come and go with the lists of those that name them.
     fn compare_interceptors(&mut self, old: &Side<'_>, new: &Side<'_>) {
-        for (name, b) in &new.pipeline.interceptors {
-            if let Some(a) = old.pipeline.interceptors.get(name)
-                && is_other((old, &stage!(a)), (new, &stage!(b)), PluginKind::Interceptor)
-            {
-                self.swapped.insert(name.clone(), PluginKind::Interceptor);
-            }
-        }
+        let kind = PluginKind::Interceptor;
+        let other = new.pipeline.interceptors.keys().filter(|name| is_other(old, new, kind, name));
+        self.swapped.extend(other.map(|name| (name.clone(), kind)));
     }
 
     fn compare_sources(&mut self, old: &Side<'_>, new: &Side<'_>) {
-        let letters = old.pipeline.dead_letters != new.pipeline.dead_letters;
         let (a, b) = (&old.pipeline.sources, &new.pipeline.sources);
-        self.sources = Changes::of(a, b);
-        for (name, b) in b {
-            let Some(a) = a.get(name) else { continue };
-            let keys = [
+        self.sources = self.compare_runners((old, a), (new, b), ("sources", PluginKind::Source), |a, b| {
+            [
                 ("channels", a.selector != b.selector),
                 ("interceptors", a.interceptors != b.interceptors),
                 ("batch_events", a.batch_events != b.batch_events),
                 ("batch_bytes", a.batch_bytes != b.batch_bytes),
                 ("ack", a.ack != b.ack),
                 ("allow", a.grants.kafka != b.grants.kafka),
-            ];
-            if self.rewires("sources", name, &keys) || letters {
-                self.sources.restarted.insert(name.clone());
-            }
-            // With other Kafka clients, or other channels, the runner starts anew with all that is new: a swap before that would
-            // put what the new generation brings where the old one's events went.
-            let same_place = a.grants.kafka == b.grants.kafka && a.selector == b.selector;
-            if same_place && is_other((old, &stage!(a)), (new, &stage!(b)), PluginKind::Source) {
-                self.swapped.insert(name.clone(), PluginKind::Source);
-            }
-        }
-        let all = self.sources.added.iter().chain(&self.sources.removed);
-        self.wiring.extend(all.map(|name| field(&["sources", name.as_str()])));
+            ]
+        });
     }
 
     fn compare_sinks(&mut self, old: &Side<'_>, new: &Side<'_>) {
-        let letters = old.pipeline.dead_letters != new.pipeline.dead_letters;
         let (a, b) = (&old.pipeline.sinks, &new.pipeline.sinks);
-        self.sinks = Changes::of(a, b);
-        for (name, b) in b {
-            let Some(a) = a.get(name) else { continue };
-            let keys = [
+        self.sinks = self.compare_runners((old, a), (new, b), ("sinks", PluginKind::Sink), |a, b| {
+            [
                 ("channel", a.channel != b.channel),
                 ("interceptors", a.interceptors != b.interceptors),
                 ("batch_events", a.batch_events != b.batch_events),
                 ("batch_bytes", a.batch_bytes != b.batch_bytes),
                 ("batch_wait", a.batch_wait != b.batch_wait),
                 ("allow", a.grants.kafka != b.grants.kafka),
-            ];
-            if self.rewires("sinks", name, &keys) || letters {
-                self.sinks.restarted.insert(name.clone());
+            ]
+        });
+    }
+
+    /// `keys` says of each key of a runner's own whether it has changed; the first and the last are its place: its channels and
+    /// its connections.
+    fn compare_runners<S>(
+        &mut self,
+        (old, a): (&Side<'_>, &BTreeMap<StageName, S>),
+        (new, b): (&Side<'_>, &BTreeMap<StageName, S>),
+        (table, kind): (&str, PluginKind),
+        keys: impl Fn(&S, &S) -> [(&'static str, bool); 6],
+    ) -> Changes {
+        let letters = old.pipeline.dead_letters != new.pipeline.dead_letters;
+        let mut changes = Changes::of(a, b);
+        for (name, b) in b {
+            let Some(a) = a.get(name) else { continue };
+            let keys = keys(a, b);
+            if self.rewires(table, name, &keys) || letters {
+                changes.restarted.insert(name.clone());
             }
-            let same_place = a.grants.kafka == b.grants.kafka && a.channel == b.channel;
-            if same_place && is_other((old, &stage!(a)), (new, &stage!(b)), PluginKind::Sink) {
-                self.swapped.insert(name.clone(), PluginKind::Sink);
+            // With other Kafka clients, or other channels, the runner starts anew with all that is new: a swap before that would
+            // put what the new generation brings where the old one's events went.
+            let [(_, is_other_channel), .., (_, is_other_grant)] = keys;
+            if !is_other_channel && !is_other_grant && is_other(old, new, kind, name) {
+                self.swapped.insert(name.clone(), kind);
             }
         }
-        let all = self.sinks.added.iter().chain(&self.sinks.removed);
-        self.wiring.extend(all.map(|name| field(&["sinks", name.as_str()])));
+        let all = changes.added.iter().chain(&changes.removed);
+        self.wiring.extend(all.map(|name| field(&[table, name.as_str()])));
+        changes
     }
 
     fn rewires(&mut self, table: &str, name: &StageName, keys: &[(&str, bool)]) -> bool {
@@ -241,13 +218,10 @@ impl Changes {
     }
 }
 
-fn is_other((old, a): (&Side<'_>, &Stage<'_>), (new, b): (&Side<'_>, &Stage<'_>), kind: PluginKind) -> bool {
-    a.origin != b.origin
-        || a.config != b.config
-        || a.grants != b.grants
-        || a.limits != b.limits
-        || a.retry != b.retry
-        || (old.digest)(kind, a.origin) != (new.digest)(kind, b.origin)
+/// Whether a stage that both have is another generation.
+fn is_other(old: &Side<'_>, new: &Side<'_>, kind: PluginKind, name: &StageName) -> bool {
+    let stages = old.pipeline.stage(kind, name).zip(new.pipeline.stage(kind, name));
+    stages.is_some_and(|(a, b)| a != b || (old.digest)(kind, a.plugin) != (new.digest)(kind, b.plugin))
 }
 
 fn file_keys(a: &FileSpec, b: &FileSpec) -> Vec<&'static str> {

@@ -67,6 +67,16 @@ pub enum Given {
     Position(Position),
 }
 
+impl Given {
+    /// How many events it holds.
+    pub fn count(&self) -> usize {
+        match self {
+            Self::Events(events) => events.len(),
+            Self::Position(_) => 0,
+        }
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
     #[error("cannot read the bundle")]

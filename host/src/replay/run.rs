@@ -115,11 +115,3 @@ async fn delivered(plugin: &Plugin, bundle: &Bundle) -> Result<String, CallError
     sink.close().await?;
     Ok(format!("{} events delivered, {} rejected", batch.count() - delivered.rejected.len(), delivered.rejected.len()))
 }
-
-/// How many events a bundle holds.
-pub fn amount(given: &Given) -> usize {
-    match given {
-        Given::Events(events) => events.len(),
-        Given::Position(_) => 0,
-    }
-}

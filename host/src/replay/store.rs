@@ -96,7 +96,7 @@ fn write_all(dir: &Path, waiting: &Receiver<Bundle>) {
         bundle.bytes = plugin_bytes(&bundle);
         match write(dir, &bundle, number) {
             Ok(path) => {
-                let (stage, events) = (&bundle.stage, super::run::amount(&bundle.given));
+                let (stage, events) = (&bundle.stage, bundle.given.count());
                 warn!(stage, events, "what the plugin failed on is kept: wasmflow replay {}", path.display());
             }
             Err(error) => {

@@ -175,18 +175,14 @@ impl Coordinator {
         };
         if moved {
             // A commit without an answer came through after all.
-            self.noted().await;
+            self.parts.progress.committed().await;
+            self.has_come_through();
         }
         Ok(producer)
     }
 
-    /// Something is committed: from now on it must be there, and what failed before counts no more.
-    async fn noted(&mut self) {
-        match &mut self.parts.progress {
-            Progress::None => {}
-            Progress::Sources(progress) => progress.committed().await,
-            Progress::Reader(progress, _) => progress.committed().await,
-        }
+    /// Something is committed: what failed before counts no more.
+    fn has_come_through(&mut self) {
         self.backoff.reset();
         self.restarts = 0;
     }
@@ -295,7 +291,7 @@ impl Coordinator {
         let started = Instant::now();
         match producer.commit(ready.prepared).await {
             Ok(()) => self.parts.connection.counters().committed(started.elapsed()),
-            Err(TransactionTrouble::Fenced(reason)) => return Err(self.fenced(producer, &cut, &reason).await),
+            Err(TransactionTrouble::Fenced(reason)) => return Err(self.fenced(producer, cut.opened, &reason).await),
             Err(trouble) => return Err(trouble.into()),
         }
         debug!(
@@ -308,10 +304,9 @@ impl Coordinator {
         self.parts.logs.iter().for_each(|log| log.commit(cut.number));
         cut.settle();
         if ready.has_progress {
-            self.noted().await;
+            self.parts.progress.committed().await;
         }
-        self.backoff.reset();
-        self.restarts = 0;
+        self.has_come_through();
         Ok(())
     }
 
@@ -373,20 +368,16 @@ impl Coordinator {
             Some(TransactionTrouble::Stop(cause)) => End::Stop(cause.into()),
             Some(TransactionTrouble::Fenced(cause)) => {
                 let oldest = committing.or_else(|| self.parts.transactions.state.lock().cuts.oldest());
-                self.fenced_since(producer, oldest, &cause).await
+                self.fenced(producer, oldest, &cause).await
             }
             Some(TransactionTrouble::Again(cause)) => End::Again(format!("{reason}; {cause}").into()),
             None => End::Again(reason),
         }
     }
 
-    async fn fenced(&self, producer: &TransactionalProducer, cut: &Cut, reason: &str) -> End {
-        self.fenced_since(producer, cut.opened, reason).await
-    }
-
     /// A broker that has ended a transaction for its age says the same as one where another producer has our id; the age tells them
     /// apart, as far as anything does.
-    async fn fenced_since(&self, producer: &TransactionalProducer, opened: Option<Instant>, reason: &str) -> End {
+    async fn fenced(&self, producer: &TransactionalProducer, opened: Option<Instant>, reason: &str) -> End {
         if opened.is_some_and(|opened| opened.elapsed() >= producer.timeout() * 9 / 10) {
             tokio::time::sleep(FENCED_WAIT).await;
             return End::Again(

@@ -31,6 +31,17 @@ pub enum Progress {
     Reader(ReaderProgress, Arc<ReaderCuts>),
 }
 
+impl Progress {
+    /// A transaction is committed with what was written here: from now on it must be there.
+    pub(super) async fn committed(&mut self) {
+        match self {
+            Self::None => {}
+            Self::Sources(progress) => progress.committed().await,
+            Self::Reader(progress, _) => progress.committed().await,
+        }
+    }
+}
+
 /// Reads a value of this format.
 fn decode(value: &[u8]) -> Option<Value> {
     let value: Value = serde_json::from_slice(value).ok()?;
