@@ -1,5 +1,6 @@
 # The two commands of the README, `make quickstart` and `make test`, and what their authors need beside them.
-# Everything is built in one profile, so that wasmtime is compiled once.
+# Everything is built in one profile and for the whole workspace, so that wasmtime is compiled once: cargo chooses the features of a
+# dependency by the packages that are selected, and for the host alone they are others.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -16,7 +17,7 @@ help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 quickstart: toolchain ## Build wasmflow and watch events flow from a file through Kafka to the console
-	$(call timed,build wasmflow,cargo build --release)
+	$(call timed,build wasmflow,cargo build --release --workspace --bin wasmflow)
 	@rm -rf examples/quickstart/state # so that the sample log is read again
 	@$(target_dir)/release/wasmflow run examples/quickstart/pipeline.toml
 
