@@ -92,10 +92,19 @@ impl Ledger {
     /// # Panics
     /// At the first difference.
     pub fn assert_each_once_in_order(&self, stream: &str, count: u64) {
+        if let Some(difference) = self.first_difference(stream, count) {
+            panic!("stream `{stream}`: {difference}");
+        }
+    }
+
+    /// Where what has arrived is something else than lines `0..count`, each once and in order.
+    pub fn first_difference(&self, stream: &str, count: u64) -> Option<String> {
         let numbers = self.numbers(stream);
         let wrong = numbers.iter().zip(0..).find(|(arrived, expected)| **arrived != *expected);
-        assert!(wrong.is_none(), "stream `{stream}`: {} arrived where {} was due", wrong.unwrap().0, wrong.unwrap().1);
-        assert_eq!(numbers.len() as u64, count, "stream `{stream}`: {} of {count} lines arrived", numbers.len());
+        if let Some((arrived, due)) = wrong {
+            return Some(format!("{arrived} arrived where {due} was due, {} lines in all", numbers.len()));
+        }
+        (numbers.len() as u64 != count).then(|| format!("{} of {count} lines arrived", numbers.len()))
     }
 
     /// Lines `0..count` have arrived and no others, some perhaps more than once, and what arrived for the first time came in order.

@@ -122,11 +122,14 @@ impl Flow {
 
     /// What a reader of what is committed sees of a partition.
     fn arrived(&self, partition: i32) -> anyhow::Result<Ledger> {
+        self.ledger("out", partition, |text| text.strip_prefix('<').and_then(|text| text.strip_suffix('>')))
+    }
+
+    fn ledger(&self, end: &str, partition: i32, body: fn(&str) -> Option<&str>) -> anyhow::Result<Ledger> {
         let mut ledger = Ledger::default();
-        self.topics.read_partition(&format!("{}-out", self.name), partition, |record| {
+        self.topics.read_partition(&format!("{}-{end}", self.name), partition, |record| {
             let text = record.text();
-            let body = text.strip_prefix('<').and_then(|text| text.strip_suffix('>'));
-            ledger.arrived(body.unwrap_or_else(|| panic!("`{text}` was not changed by the plugin")));
+            ledger.arrived(body(&text).unwrap_or_else(|| panic!("`{text}` was not changed by the plugin")));
         })?;
         Ok(ledger)
     }
@@ -134,19 +137,18 @@ impl Flow {
     /// Waits until every partition holds all its records, and then that it holds each once and in order.
     fn assert_each_once(&self, count: u64, agents: &[&Agent]) -> anyhow::Result<()> {
         let deadline = Instant::now() + LIMIT;
+        let logs = || agents.iter().map(|agent| agent.stderr().text()).collect::<Vec<_>>().join("\n\n");
         for partition in 0..PARTITIONS {
             let stream = format!("p{partition}");
             while self.arrived(partition)?.highest(&stream) != count.checked_sub(1) {
-                let logs: Vec<_> = agents.iter().map(|agent| agent.stderr().text()).collect();
                 let highest = self.arrived(partition)?.highest(&stream);
-                assert!(
-                    Instant::now() < deadline,
-                    "{stream}: {highest:?} of {count}; the logs:\n{}",
-                    logs.join("\n\n")
-                );
+                assert!(Instant::now() < deadline, "{stream}: {highest:?} of {count}; the logs:\n{}", logs());
                 std::thread::sleep(Duration::from_millis(200));
             }
-            self.arrived(partition)?.assert_each_once_in_order(&stream, count);
+            if let Some(difference) = self.arrived(partition)?.first_difference(&stream, count) {
+                let sent = self.ledger("in", partition, |text| Some(text))?.first_difference(&stream, count);
+                panic!("{stream}: {difference}; what was sent: {sent:?}; the logs:\n{}", logs());
+            }
         }
         Ok(())
     }
