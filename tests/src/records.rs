@@ -261,6 +261,15 @@ impl Feeder {
         Ok(Self { producer, topic: topic.to_owned() })
     }
 
+    /// One that lets no record wait for others.
+    ///
+    /// # Errors
+    /// When the client cannot be made.
+    pub fn prompt(topics: &Topics, topic: &str) -> anyhow::Result<Self> {
+        let producer = topics.config().set("enable.idempotence", "true").set("linger.ms", "0").create()?;
+        Ok(Self { producer, topic: topic.to_owned() })
+    }
+
     /// Hands values to the client, in order.
     ///
     /// # Errors
@@ -286,6 +295,39 @@ impl Feeder {
         self.producer
             .flush(Duration::from_secs(120))
             .with_context(|| format!("`{}` did not take all records", self.topic))
+    }
+}
+
+/// Reads one partition of a topic as it grows.
+pub struct Follower {
+    consumer: BaseConsumer,
+}
+
+impl Follower {
+    /// Partition 0, from its beginning.
+    ///
+    /// # Errors
+    /// When the client cannot be made.
+    pub fn of(topics: &Topics, topic: &str) -> anyhow::Result<Self> {
+        let consumer: BaseConsumer = topics
+            .config()
+            .set("group.id", "wasmflow-tests-follower")
+            .set("enable.auto.commit", "false")
+            .set("fetch.queue.backoff.ms", "1")
+            .create()?;
+        let mut assignment = TopicPartitionList::new();
+        assignment.add_partition_offset(topic, 0, Offset::Beginning)?;
+        consumer.assign(&assignment)?;
+        Ok(Self { consumer })
+    }
+
+    /// The next value, or nothing within `wait`.
+    ///
+    /// # Errors
+    /// When the broker refuses.
+    pub fn next(&self, wait: Duration) -> anyhow::Result<Option<Vec<u8>>> {
+        let message = self.consumer.poll(wait).transpose()?;
+        Ok(message.map(|message| message.payload().unwrap_or_default().to_vec()))
     }
 }
 

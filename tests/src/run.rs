@@ -25,6 +25,28 @@ impl Cost {
     }
 }
 
+/// What this process itself uses, between opening and closing the account.
+#[derive(Debug)]
+pub struct Account {
+    start: Instant,
+    cpu: Duration,
+}
+
+impl Account {
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn open() -> anyhow::Result<Self> {
+        Ok(Self { start: Instant::now(), cpu: own_cpu_time()? })
+    }
+
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn close(self) -> anyhow::Result<Cost> {
+        let (wall, cpu) = (self.start.elapsed(), own_cpu_time()?.saturating_sub(self.cpu));
+        Ok(Cost { wall, cpu, peak_resident_bytes: 0 })
+    }
+}
+
 /// Runs `command`, its output thrown away, and tells what it cost.
 ///
 /// # Errors
@@ -55,6 +77,15 @@ fn wait(id: u32) -> anyhow::Result<(i32, libc::rusage)> {
     let waited = unsafe { libc::wait4(pid, &raw mut status, 0, &raw mut usage) };
     ensure!(waited == pid, "cannot wait for the child: {}", std::io::Error::last_os_error());
     Ok((status, usage))
+}
+
+fn own_cpu_time() -> anyhow::Result<Duration> {
+    // SAFETY: `rusage` is plain integers, for which zeroes are valid.
+    let mut usage = unsafe { std::mem::zeroed::<libc::rusage>() };
+    // SAFETY: the pointer is to a live local.
+    let answer = unsafe { libc::getrusage(libc::RUSAGE_SELF, &raw mut usage) };
+    ensure!(answer == 0, "cannot ask for the time used: {}", std::io::Error::last_os_error());
+    Ok(time(usage.ru_utime) + time(usage.ru_stime))
 }
 
 fn time(value: libc::timeval) -> Duration {

@@ -1,14 +1,14 @@
 //! `wasmflow plugin inspect`.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
 use serde_json::{Value as Json, json};
-use wasmflow::config::{nearest_hint, needs_line};
-use wasmflow::plugin::{CheckError, Engine, Need, Plugin, PluginError, PluginKind, PluginOrigin};
+use wasmflow::config::needs_line;
+use wasmflow::plugin::{CheckError, Engine, Need, Plugin, PluginOrigin};
 
+use super::named::{named, refused};
 use super::{Global, INVALID, chain, failed, logs, pretty, print, runtime};
 
 /// Shows what a plugin says about itself, how it is configured, what it imports, and the grants that a configuration needs.
@@ -50,20 +50,9 @@ impl Inspect {
     }
 
     async fn inspect(&self, engine: &Engine, config: &Json) -> ExitCode {
-        let plugins = match self.load(engine).await {
+        let plugins = match named(&self.plugin, engine).await {
             Ok(plugins) => plugins,
-            Err(PluginError::UnknownStandard { name, known, .. }) => {
-                eprintln!("error: there is no standard plugin `{name}`");
-                eprintln!("  hint: {}; a file is named by its path, as in `./my.wasm`", hint(&name, known));
-                return ExitCode::from(INVALID);
-            }
-            Err(error) => {
-                eprintln!("error: {}", chain(&error));
-                if let Some(remedy) = error.remedy() {
-                    eprintln!("  hint: {remedy}");
-                }
-                return ExitCode::from(INVALID);
-            }
+            Err(error) => return refused(&error),
         };
         let mut views = Vec::new();
         for plugin in plugins {
@@ -75,25 +64,6 @@ impl Inspect {
             (true, [only]) => print(&pretty(&only.json())),
             (true, _) => print(&pretty(&views.iter().map(View::json).collect())),
         }
-    }
-
-    /// A standard name may be several plugins', of different kinds.
-    async fn load(&self, engine: &Engine) -> Result<Vec<Arc<Plugin>>, PluginError> {
-        if self.plugin.contains('/') || self.plugin.ends_with(".wasm") {
-            return Ok(vec![engine.load(&PluginOrigin::File(PathBuf::from(&self.plugin))).await?]);
-        }
-        let mut plugins = Vec::new();
-        for kind in PluginKind::ALL {
-            if Engine::standard(kind).any(|name| name == self.plugin) {
-                plugins.push(engine.load(&PluginOrigin::Standard { name: self.plugin.clone(), kind }).await?);
-            }
-        }
-        if plugins.is_empty() {
-            let known = PluginKind::ALL.into_iter().flat_map(Engine::standard).collect();
-            // The kind is not asked for here; any will do for the message.
-            return Err(PluginError::UnknownStandard { kind: PluginKind::Source, name: self.plugin.clone(), known });
-        }
-        Ok(plugins)
     }
 }
 
@@ -174,12 +144,6 @@ impl View {
             "config_schema": description.config_schema,
         })
     }
-}
-
-fn hint(name: &str, mut known: Vec<&'static str>) -> String {
-    known.sort_unstable();
-    known.dedup();
-    nearest_hint(name, known, "plugin").unwrap_or_default()
 }
 
 /// The keys of a configuration, one a line. The whole schema is in `--json`.

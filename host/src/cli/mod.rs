@@ -3,10 +3,12 @@
 mod act;
 mod admin;
 mod agents;
+mod bench;
 mod channel;
 mod compile;
 mod inspect;
 mod logs;
+mod named;
 mod replay;
 mod run;
 mod source;
@@ -43,6 +45,7 @@ Examples:
   wasmflow swap enrich ./new.wasm      another plugin for a running stage
   wasmflow plugin inspect tail         what a standard plugin does, its configuration and its grants
   wasmflow plugin inspect ./my.wasm    the same of a plugin of your own
+  wasmflow plugin bench ./my.wasm      what its calls cost
 
 A first pipeline, `pipeline.toml`:
 
@@ -124,6 +127,8 @@ Examples:
 enum PluginCommand {
     /// Show what a plugin is, its configuration and the grants it needs
     Inspect(inspect::Inspect),
+    /// Measure what a plugin costs, beside a copy of the same bytes
+    Bench(bench::Bench),
 }
 
 impl Arguments {
@@ -138,6 +143,7 @@ impl Arguments {
             Command::Pause(pause) => pause.execute(),
             Command::Resume(resume) => resume.execute(),
             Command::Plugin(PluginCommand::Inspect(inspect)) => inspect.execute(&self.global),
+            Command::Plugin(PluginCommand::Bench(bench)) => bench.execute(&self.global),
             Command::Channel(command) => command.execute(),
             Command::Source(command) => command.execute(),
             Command::Replay(replay) => replay.execute(&self.global),

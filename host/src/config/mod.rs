@@ -42,7 +42,7 @@ pub use pipeline::{
 pub use plugins::LoadedPlugins;
 pub use read::Environment;
 pub use report::{Colour, FileReport};
-pub use running::{lacking_grants, misfits, stage_config};
+pub use running::{lacking_grants, misfits, stage_config, stage_grants};
 pub use schema::pipeline_schema;
 pub use secret::{keep_secret, mask};
 pub use stage_spec::StageSpec;

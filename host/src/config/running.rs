@@ -6,7 +6,9 @@ use serde_json::Value as Json;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::check::Surroundings;
 use super::diagnostic::Diagnostic;
+use super::file::AllowTable;
 use super::pipeline::{Grants, StageConfig};
 use super::plugin_config::ConfigTable;
 use super::read::{At, Environment, Reader, Value};
@@ -38,6 +40,30 @@ pub fn stage_config(
     let is_valid = !diagnostics.iter().any(Diagnostic::is_error);
     match config.filter(|config| is_valid && !config.is_partial()) {
         Some(config) => Ok(config.stage_config()),
+        None => Err(Box::new(FileReport::new(FileText::new(path, text), diagnostics))),
+    }
+}
+
+/// Reads a stage's `allow` table that stands in a text of its own.
+///
+/// # Errors
+/// All that is wrong with it. `path` is what the report calls the text.
+pub fn stage_grants(
+    path: &Path,
+    text: &str,
+    base_dir: &Path,
+    environment: &Environment,
+) -> Result<Grants, Box<FileReport>> {
+    let (tree, errors) = DeTable::parse_recoverable(text);
+    let mut diagnostics = syntax::diagnostics(text, &errors);
+    let root = Spanned::new(0..0, DeValue::Table(tree.into_inner()));
+    let mut reader = Reader::new(text, base_dir, environment);
+    let allow = AllowTable::read(&root, &mut reader);
+    diagnostics.extend(reader.diagnostics);
+    match allow.filter(|_| !diagnostics.iter().any(Diagnostic::is_error)) {
+        Some(allow) => {
+            Ok(grants::trusted(Some(&At { value: allow, span: 0..0 }), Surroundings { base_dir, environment }))
+        }
         None => Err(Box::new(FileReport::new(FileText::new(path, text), diagnostics))),
     }
 }
@@ -86,6 +112,16 @@ mod tests {
         let report = read("url = \n").unwrap_err();
         assert!(report.text(super::super::Severity::Note, super::super::Colour::Plain).contains("new.toml:1"));
         assert!(read("password = { env = \"ABSENT\" }").is_err());
+    }
+
+    #[test]
+    fn grants_of_their_own_are_read_as_in_a_pipeline_file() {
+        let read = |text: &str| stage_grants(Path::new("--allow"), text, Path::new("/base"), &|_| None);
+        let grants = read("dirs = [{ path = \"logs\" }]\nrandom = true\n").unwrap();
+        assert_eq!((grants.dirs[0].path.as_path(), grants.random), (Path::new("/base/logs"), true));
+        assert_eq!(read("").unwrap(), Grants::default());
+        let report = read("dir = []\n").unwrap_err();
+        assert!(report.text(super::super::Severity::Note, super::super::Colour::Plain).contains("`dirs`"));
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod guests;
 mod kills;
 mod million;
 mod mysql;
+mod plugin_bench;
 mod poison;
 mod process_faults;
 mod progress_faults;

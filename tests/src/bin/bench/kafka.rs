@@ -1,73 +1,271 @@
-//! Kafka -> `prefix-suffix` -> Kafka against the raw librdkafka loop of `tests/raw-kafka`: same broker, records and settings.
+//! Kafka to Kafka beside the raw librdkafka loop of `tests/raw-kafka`: same broker, records, settings and promise.
 
+use std::collections::BTreeSet;
 use std::process::Command;
+use std::sync::Mutex;
 
+use anyhow::Context as _;
 use wasmflow_tests::agent::{PipelineFile, quiet_run};
 use wasmflow_tests::binary::wasmflow;
 use wasmflow_tests::broker::KafkaBroker;
-use wasmflow_tests::measure::median;
 use wasmflow_tests::pipelines;
 use wasmflow_tests::records::Topics;
 use wasmflow_tests::run::{Cost, run};
 
-use crate::RUNS;
+use crate::Measuring;
+use crate::contest::{Contest, Sample};
 use crate::report::Report;
 
-const RECORDS: u32 = 2_000_000;
-pub const PARTITIONS: i32 = 4;
-const BODY_BYTES: usize = 100;
+/// Between two transactions, for both: what wasmflow does where nothing else is said.
+const INTERVAL_MS: u32 = 100;
+/// Runs of the cells that no target stands on, where nothing else is said: the whole matrix would take half an hour.
+const FEW: usize = 3;
 
-/// Both copy the same topic, in turn, each time into a topic of its own; start-up and joining the group are counted for both.
-pub fn measure(report: &mut Report) -> anyhow::Result<()> {
+/// One cell of the matrix.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Copying {
+    promise: Promise,
+    body_bytes: usize,
+    partitions: i32,
+    compressed: bool,
+    intercepted: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Promise {
+    AtLeastOnce,
+    ExactlyOnce,
+}
+
+use Promise::{AtLeastOnce, ExactlyOnce};
+
+const USUAL: Copying =
+    Copying { promise: AtLeastOnce, body_bytes: 100, partitions: 4, compressed: false, intercepted: true };
+
+/// The cells that the targets name.
+const TARGETS: &[Copying] = &[
+    USUAL,
+    Copying { promise: ExactlyOnce, ..USUAL },
+    Copying { intercepted: false, ..USUAL },
+    Copying { body_bytes: 1024, ..USUAL },
+];
+
+pub fn measure(report: &mut Report, measuring: &Measuring) -> anyhow::Result<()> {
+    copies(report, TARGETS, measuring.runs)
+}
+
+/// Every combination of promise, size, partitions and compression; without `--whole` those that differ from the usual cell in one
+/// thing, and three runs of each at most.
+pub fn matrix(report: &mut Report, measuring: &Measuring) -> anyhow::Result<()> {
+    let mut cells = Vec::new();
+    for promise in [AtLeastOnce, ExactlyOnce] {
+        for body_bytes in [100, 1024] {
+            for partitions in [1, 4, 16] {
+                for compressed in [false, true] {
+                    cells.push(Copying { promise, body_bytes, partitions, compressed, intercepted: true });
+                }
+            }
+        }
+    }
+    let differs = |cell: &Copying| {
+        [cell.body_bytes != USUAL.body_bytes, cell.partitions != USUAL.partitions, cell.compressed]
+            .iter()
+            .filter(|differs| **differs)
+            .count()
+    };
+    cells.retain(|cell| !TARGETS.contains(cell) && (measuring.whole || differs(cell) == 1));
+    let runs = if measuring.whole { measuring.runs } else { measuring.runs.min(FEW) };
+    copies(report, &cells, runs)
+}
+
+fn copies(report: &mut Report, cells: &[Copying], runs: usize) -> anyhow::Result<()> {
     let Some(broker) = KafkaBroker::shared() else { return Ok(()) };
     let topics = Topics::at(broker.address());
-    fill(&topics, "bench-in", RECORDS)?;
-    let (mut ours, mut raw) = (Vec::new(), Vec::new());
-    for round in 0..RUNS {
-        let to = format!("bench-wasmflow-{round}");
-        let pipeline = PipelineFile::new(&to, &pipelines::topic_to_topic(&broker.address(), "bench-in", &to));
-        ours.push(copied(&topics, &to, RECORDS, quiet_run(&pipeline))?);
-        let to = format!("bench-raw-{round}");
-        raw.push(copied(&topics, &to, RECORDS, raw_loop(&broker.address(), &to))?);
+    for cell in cells {
+        filled(broker, &cell.input(), cell.partitions, cell.records(), cell.body_bytes)?;
+        filled(broker, &one_record(cell.partitions), cell.partitions, 1, 100)?;
     }
-    let ours = add(report, "Kafka -> prefix-suffix -> Kafka, 100 B, 4 partitions", RECORDS, &ours);
-    let raw = add(report, "reference: raw librdkafka loop", RECORDS, &raw);
-    report.add("wasmflow to raw loop", ours / raw * 100.0, "% of its records/s");
+    let mut contest = Contest::new(runs);
+    let topics = &topics;
+    for &cell in cells {
+        let raw = contest.reference(cell.reference(), move |_| {
+            cell.copied(topics, |from, to, records| cell.raw(broker, from, to, records))
+        });
+        contest.line(cell.name(), "records/s", Some(raw), move |_| {
+            cell.copied(topics, |from, to, _| Program::ours(cell.pipeline(broker, from, to)))
+        });
+    }
+    contest.run(report)
+}
+
+/// A topic that a copy can be had of at once: what starting, joining and stopping cost.
+fn one_record(partitions: i32) -> String {
+    format!("bench-one-{partitions}")
+}
+
+/// Makes a topic and fills it by the raw loop, unless another part of this run has.
+fn filled(broker: &KafkaBroker, topic: &str, partitions: i32, records: u64, body_bytes: usize) -> anyhow::Result<()> {
+    static FILLED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    if !FILLED.lock().expect("no thread panics").insert(topic.to_owned()) {
+        return Ok(());
+    }
+    eprintln!("  filling `{topic}` with {records} records");
+    Topics::at(broker.address()).create(topic, partitions)?;
+    let numbers = [records.to_string(), body_bytes.to_string()];
+    run(raw_kafka(&["fill", &broker.address(), topic, &numbers[0], &numbers[1]]))?;
     Ok(())
 }
 
-/// Makes the topic and the records to be copied.
-pub fn fill(topics: &Topics, topic: &str, records: u32) -> anyhow::Result<()> {
-    topics.create(topic, PARTITIONS)?;
-    for partition in 0..PARTITIONS {
-        let bodies = (0..records / PARTITIONS as u32).map(|number| format!("{number:0BODY_BYTES$}"));
-        topics.produce(topic, partition, bodies)?;
+/// A program, with the pipeline file it reads: that is gone when this is.
+pub struct Program {
+    pub command: Command,
+    pub pipeline: Option<PipelineFile>,
+}
+
+impl Program {
+    /// wasmflow, running the pipeline.
+    pub fn ours(pipeline: PipelineFile) -> Self {
+        Self { command: quiet_run(&pipeline), pipeline: Some(pipeline) }
     }
-    Ok(())
+
+    fn run(self) -> anyhow::Result<Cost> {
+        let Self { command, pipeline } = self;
+        let cost = run(command);
+        drop(pipeline);
+        cost
+    }
+}
+
+impl From<Command> for Program {
+    fn from(command: Command) -> Self {
+        Self { command, pipeline: None }
+    }
+}
+
+/// A mode of `tests/raw-kafka`.
+pub fn raw_kafka(arguments: &[&str]) -> Command {
+    let mut command = Command::new(wasmflow().with_file_name("raw-kafka"));
+    command.args(arguments);
+    command
+}
+
+impl Copying {
+    fn name(&self) -> String {
+        let promise = if self.promise == ExactlyOnce { "exactly once" } else { "at least once" };
+        let size = if self.body_bytes == 1024 { "1 KiB" } else { "100 B" };
+        let partitions =
+            if self.partitions == 1 { "1 partition".into() } else { format!("{} partitions", self.partitions) };
+        let lz4 = if self.compressed { ", lz4" } else { "" };
+        let interceptor = if self.intercepted { "" } else { ", no interceptor" };
+        format!("{promise}, {size}, {partitions}{lz4}{interceptor}")
+    }
+
+    fn reference(&self) -> &'static str {
+        match self.promise {
+            AtLeastOnce => "raw librdkafka loop",
+            ExactlyOnce => "raw transactional loop, a transaction every 100 ms",
+        }
+    }
+
+    /// Enough for some seconds.
+    fn records(&self) -> u64 {
+        if self.body_bytes == 1024 { 1_000_000 } else { 3_000_000 }
+    }
+
+    fn input(&self) -> String {
+        format!("bench-in-{}-{}", self.body_bytes, self.partitions)
+    }
+
+    /// What all records cost beyond the first, whose cost is that of starting, joining the group and stopping. The copy goes into a
+    /// fresh topic, which must then hold every record.
+    fn copied(&self, topics: &Topics, copier: impl Fn(&str, &str, u64) -> Program) -> anyhow::Result<Sample> {
+        let one = copied(topics, &one_record(self.partitions), self.partitions, 1, &copier)?;
+        let all = copied(topics, &self.input(), self.partitions, self.records(), &copier)?;
+        let sample = Sample::rate(self.records() as f64, &all.beyond(one));
+        Ok(sample)
+    }
+
+    fn raw(&self, broker: &KafkaBroker, from: &str, to: &str, records: u64) -> Program {
+        let (address, records, interval) = (broker.address(), records.to_string(), INTERVAL_MS.to_string());
+        let mut command = match self.promise {
+            AtLeastOnce => raw_kafka(&["copy", &address, from, to, &records]),
+            ExactlyOnce => raw_kafka(&["transact", &address, from, to, &records, "--interval-ms", &interval]),
+        };
+        if self.compressed {
+            command.args(["--set", "compression.type=lz4"]);
+        }
+        command.into()
+    }
+
+    fn pipeline(&self, broker: &KafkaBroker, from: &str, to: &str) -> PipelineFile {
+        let mut stages = pipelines::topic_to_topic(&broker.address(), from, to);
+        if !self.intercepted {
+            stages = stages.replace("    interceptors = [\"affix\"]\n", "").replace(pipelines::AFFIX, "");
+        }
+        if self.compressed {
+            stages = stages.replacen("[kafka.main]\n", "[kafka.main]\n    \"compression.type\" = \"lz4\"\n", 1);
+        }
+        let pipeline = PipelineFile::new(to, &stages);
+        if self.promise == ExactlyOnce {
+            pipeline.promise("delivery = \"exactly-once\"\n");
+        }
+        pipeline
+    }
 }
 
 /// Runs the copier into a fresh topic, which must then hold every record; transactions leave marks beside them. The topic is
 /// deleted then, so that the disk does not fill.
-pub fn copied(topics: &Topics, to: &str, records: u32, copier: Command) -> anyhow::Result<Cost> {
-    topics.create(to, PARTITIONS)?;
-    let cost = run(copier)?;
-    let arrived = topics.count(to)?;
-    anyhow::ensure!(arrived >= u64::from(records), "`{to}` holds {arrived} of {records} records");
-    topics.delete(to)?;
+fn copied(
+    topics: &Topics,
+    from: &str,
+    partitions: i32,
+    records: u64,
+    copier: impl Fn(&str, &str, u64) -> Program,
+) -> anyhow::Result<Cost> {
+    let to = format!("bench-out-{:08x}", rand::random::<u32>());
+    topics.create(&to, partitions)?;
+    let cost = copier(from, &to, records).run().context("the copier failed")?;
+    let arrived = topics.count(&to)?;
+    anyhow::ensure!(arrived >= records, "`{to}` holds {arrived} of {records} records");
+    topics.delete(&to)?;
     Ok(cost)
 }
 
-pub fn add(report: &mut Report, what: &str, records: u32, costs: &[Cost]) -> f64 {
-    let mut rates: Vec<_> = costs.iter().map(|cost| f64::from(records) / cost.wall.as_secs_f64()).collect();
-    let mut cpus: Vec<_> = costs.iter().map(|cost| cost.cpu.as_secs_f64() / f64::from(records) * 1e6).collect();
-    let rate = median(&mut rates);
-    report.add(what, rate, "records/s");
-    report.add(format!("{what}: processor"), median(&mut cpus), "s per million records");
-    rate
+/// Records a second of the raw producer loop, fed from memory, into a fresh topic.
+///
+/// # Errors
+/// When a record is missing.
+pub fn produced(broker: &KafkaBroker, records: u64, body_bytes: usize) -> anyhow::Result<Sample> {
+    let topics = &Topics::at(broker.address());
+    let producer = |_: &str, to: &str, records: u64| {
+        raw_kafka(&["produce", &broker.address(), to, &records.to_string(), &body_bytes.to_string()]).into()
+    };
+    let one = copied(topics, "", USUAL.partitions, 1, producer)?;
+    let all = copied(topics, "", USUAL.partitions, records, producer)?;
+    Ok(Sample::rate(records as f64, &all.beyond(one)))
 }
 
-fn raw_loop(broker: &str, to: &str) -> Command {
-    let mut command = Command::new(wasmflow().with_file_name("raw-kafka"));
-    command.args(["copy", broker, "bench-in", to]).arg(RECORDS.to_string());
-    command
+/// Events a second into a fresh topic. `pipelines` gets the sink's table and gives the pipeline of one event and that of all.
+///
+/// # Errors
+/// When an event is missing.
+pub fn sent(
+    broker: &KafkaBroker,
+    events: u64,
+    pipelines: impl Fn(&str) -> [PipelineFile; 2],
+) -> anyhow::Result<Sample> {
+    let topics = &Topics::at(broker.address());
+    let sink = |to: &str| {
+        pipelines::topic_sink(&pipelines::connection(&broker.address()), to)
+            .replace(", partition_header = \"kafka.partition\"", "")
+    };
+    let one = copied(topics, "", USUAL.partitions, 1, |_, to, _| {
+        let [one, _] = pipelines(&sink(to));
+        Program::ours(one)
+    })?;
+    let all = copied(topics, "", USUAL.partitions, events, |_, to, _| {
+        let [_, all] = pipelines(&sink(to));
+        Program::ours(all)
+    })?;
+    Ok(Sample::rate(events as f64, &all.beyond(one)))
 }

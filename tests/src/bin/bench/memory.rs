@@ -1,104 +1,174 @@
-//! The road through memory: `stress` -> memory -> `null` at 100 bytes, without and with `prefix-suffix`, against the same
-//! work in plain Rust.
+//! The road through memory: `stress` -> interceptors -> memory -> `null`, in an agent of its own, beside a road whose interceptors
+//! are native functions called in place of the plugins, and beside `memcpy` of the same bytes.
 
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use wasmflow_tests::agent::{PipelineFile, quiet_run};
-use wasmflow_tests::measure::median;
-use wasmflow_tests::pipelines::{AFFIX, NOWHERE};
 use wasmflow_tests::run::{Cost, run};
 
-use crate::RUNS;
+use crate::Measuring;
+use crate::contest::{Contest, Sample, enough};
+use crate::native::{self, Native};
 use crate::report::Report;
 
-const EVENTS: u32 = 5_000_000;
-const BODY_BYTES: usize = 100;
-/// Behind the table of the source.
-const AFFIXED: &str = "    interceptors = [\"affix\"]\n";
+/// One cell: bodies of this size, through these interceptors, to so many sinks.
+#[derive(Clone, Copy)]
+struct Road {
+    body_bytes: usize,
+    steps: &'static [Step],
+    sinks: usize,
+}
 
-/// Runs each pipeline and the reference in turn, so that a slow minute of the machine meets all.
-pub fn measure(report: &mut Report) -> anyhow::Result<()> {
-    let (mut plain, mut one_core, mut affixed, mut references) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..RUNS {
-        plain.push(cost("", quiet_run)?);
-        one_core.push(cost("", |pipeline| on_one_core(quiet_run(pipeline)))?);
-        affixed.push(cost(&format!("{AFFIXED}{AFFIX}"), quiet_run)?);
-        references.push(rate(reference()));
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Static,
+    Timestamp,
+    Affix,
+    Regex,
+    Replace,
+}
+
+use Step::{Affix, Regex, Replace, Static, Timestamp};
+
+const ROADS: &[Road] = &[
+    Road { body_bytes: 100, steps: &[], sinks: 1 },
+    Road { body_bytes: 100, steps: &[Static], sinks: 1 },
+    Road { body_bytes: 100, steps: &[Timestamp], sinks: 1 },
+    Road { body_bytes: 100, steps: &[Affix], sinks: 1 },
+    Road { body_bytes: 100, steps: &[Regex], sinks: 1 },
+    Road { body_bytes: 100, steps: &[Static, Timestamp, Replace], sinks: 1 },
+    Road { body_bytes: 100, steps: &[Static; 4], sinks: 1 },
+    Road { body_bytes: 100, steps: &[Affix; 4], sinks: 1 },
+    Road { body_bytes: 100, steps: &[], sinks: 3 },
+    Road { body_bytes: 100, steps: &[Affix], sinks: 3 },
+    Road { body_bytes: 1024, steps: &[], sinks: 1 },
+    Road { body_bytes: 1024, steps: &[Static], sinks: 1 },
+    Road { body_bytes: 1024, steps: &[Affix], sinks: 1 },
+    Road { body_bytes: 1024, steps: &[Regex], sinks: 1 },
+    Road { body_bytes: 1024, steps: &[Affix; 4], sinks: 1 },
+    Road { body_bytes: 1024, steps: &[], sinks: 3 },
+];
+
+pub fn measure(report: &mut Report, measuring: &Measuring) -> anyhow::Result<()> {
+    let mut contest = Contest::new(measuring.runs);
+    for road in ROADS {
+        let events = enough(|events| Ok(road.agent(events, quiet_run)?.wall))?;
+        let in_place = contest
+            .reference(road.reference(), move |_| native::road(road.body_bytes, &road.natives(), road.sinks, events));
+        contest.line(road.name(), "events/s", Some(in_place), move |_| road.cost(events, quiet_run));
     }
-    add(report, "stress -> memory -> null, 100 B", &plain);
-    add(report, "the same on one core (taskset)", &one_core);
-    add(report, "the same with prefix-suffix", &affixed);
-    report.add("reference: bodies copied, sent and affixed by native Rust", median(&mut references), "events/s");
-    Ok(())
+    // The two bounds of it all: one core, and bytes that are only copied.
+    let bare = &ROADS[0];
+    let events = enough(|events| Ok(bare.agent(events, quiet_run)?.wall))?;
+    for body_bytes in [100, 1024] {
+        let copied = contest.reference("memcpy of the same bytes", move |_| native::copied(body_bytes, events));
+        let road = Road { body_bytes, ..*bare };
+        let name = format!("{} (beside memcpy)", road.name());
+        contest.line(name, "events/s", Some(copied), move |_| road.cost(events, quiet_run));
+    }
+    for road in [&ROADS[0], &ROADS[1], &ROADS[3]] {
+        let name = format!("{} (on one core)", road.name());
+        contest.line(name, "events/s", None, move |_| road.cost(events, on_one_core));
+    }
+    contest.run(report)
 }
 
-/// What all events cost beyond the first one, whose cost is that of the start.
-fn cost(interceptors: &str, command: fn(&PipelineFile) -> Command) -> anyhow::Result<Cost> {
-    let one = run(command(&pipeline(1, interceptors)))?;
-    Ok(run(command(&pipeline(EVENTS, interceptors)))?.beyond(one))
-}
+impl Road {
+    fn name(&self) -> String {
+        let size = if self.body_bytes == 1024 { "1 KiB".into() } else { format!("{} B", self.body_bytes) };
+        let names: Vec<_> = self.steps.iter().map(|step| step.plugin()).collect();
+        let steps = match names.as_slice() {
+            [] => "no interceptor".to_owned(),
+            [first, others @ ..] if names.len() > 1 && others.iter().all(|name| name == first) => {
+                format!("{} x {first}", names.len())
+            }
+            names => names.join(" + "),
+        };
+        let sinks = if self.sinks == 1 { String::new() } else { format!(", {} sinks", self.sinks) };
+        format!("{size}, {steps}{sinks}")
+    }
 
-fn add(report: &mut Report, what: &str, costs: &[Cost]) {
-    let mut rates: Vec<_> = costs.iter().map(|cost| rate(cost.wall)).collect();
-    let mut cpus: Vec<_> = costs.iter().map(|cost| cost.cpu.as_secs_f64() / f64::from(EVENTS) * 1e6).collect();
-    let mut peaks: Vec<_> = costs.iter().map(|cost| cost.peak_resident_bytes as f64 / 1e6).collect();
-    report.add(what, median(&mut rates), "events/s");
-    report.add(format!("{what}: processor"), median(&mut cpus), "s per million events");
-    report.add(format!("{what}: resident at most"), median(&mut peaks), "MB");
-}
+    fn reference(&self) -> &'static str {
+        if self.steps.is_empty() { "no runners around the same calls" } else { "native in place of the plugins" }
+    }
 
-fn rate(took: Duration) -> f64 {
-    f64::from(EVENTS) / took.as_secs_f64()
-}
+    fn natives(&self) -> Vec<Native> {
+        self.steps.iter().map(|step| step.native()).collect()
+    }
 
-/// In a folder of its own, so without a position to go on from.
-fn pipeline(events: u32, interceptors: &str) -> PipelineFile {
-    PipelineFile::new(
-        "stress",
-        &format!(
-            r#"{NOWHERE}
+    /// What all events cost beyond the first one, whose cost is that of the start.
+    fn cost(&self, events: u64, command: fn(&PipelineFile) -> Command) -> anyhow::Result<Sample> {
+        let one = self.agent(1, command)?;
+        let all = self.agent(events, command)?.beyond(one);
+        Ok(Sample::rate(events as f64, &all))
+    }
+
+    /// In a folder of its own, so without a position to go on from.
+    fn agent(&self, events: u64, command: fn(&PipelineFile) -> Command) -> anyhow::Result<Cost> {
+        run(command(&PipelineFile::new("memory", &self.stages(events))))
+    }
+
+    fn stages(&self, events: u64) -> String {
+        let names: Vec<_> = (0..self.steps.len()).map(|number| format!("\"step{number}\"")).collect();
+        let mut text = format!(
+            r#"
+    [channels.events]
+    type = "memory"
     [sources.stress]
     plugin = "stress"
     channels = ["events"]
-    config = {{ size_bytes = {BODY_BYTES}, total = {events} }}
-{interceptors}"#
-        ),
-    )
+    config = {{ size_bytes = {}, total = {events} }}
+    interceptors = [{}]
+"#,
+            self.body_bytes,
+            names.join(", ")
+        );
+        for (number, step) in self.steps.iter().enumerate() {
+            text +=
+                &format!("    [interceptors.step{number}]\n    plugin = \"{}\"\n    {}\n", step.plugin(), step.keys());
+        }
+        for sink in 0..self.sinks {
+            text += &format!("    [sinks.nowhere{sink}]\n    plugin = \"null\"\n    channel = \"events\"\n");
+        }
+        text
+    }
 }
 
-fn on_one_core(command: Command) -> Command {
+impl Step {
+    fn plugin(self) -> &'static str {
+        match self {
+            Static => "static",
+            Timestamp => "timestamp",
+            Affix => "prefix-suffix",
+            Regex => "regex-filter",
+            Replace => "search-replace",
+        }
+    }
+
+    fn keys(self) -> String {
+        match self {
+            Static => r#"config = { headers = { site = "north" } }"#.into(),
+            Timestamp => "allow = { wall_clock = true }".into(),
+            Affix => r#"config = { prefix = "<", suffix = ">" }"#.into(),
+            Regex => format!("config = {{ pattern = '{}' }}", native::PATTERN),
+            Replace => format!("config = {{ pattern = '{}', replacement = \"x\" }}", native::SEARCH),
+        }
+    }
+
+    fn native(self) -> Native {
+        match self {
+            Static => Native::Header,
+            Timestamp => Native::Timestamp,
+            Affix => Native::Affix,
+            Regex => Native::Regex,
+            Replace => Native::Replace,
+        }
+    }
+}
+
+fn on_one_core(pipeline: &PipelineFile) -> Command {
+    let command = quiet_run(pipeline);
     let mut pinned = Command::new("taskset");
     pinned.args(["-c", "0"]).arg(command.get_program()).args(command.get_args()).env("RUST_LOG", "warn");
     pinned
-}
-
-/// What no sandbox, no transactions and no acks would cost: one thread fills batches of 1000 bodies, a bounded queue carries
-/// them, another thread puts a prefix and a suffix around each body into a fresh batch.
-fn reference() -> Duration {
-    const BATCH: u32 = 1000;
-    let start = Instant::now();
-    let (batches, inbox) = std::sync::mpsc::sync_channel::<Vec<u8>>(10);
-    let sink = std::thread::spawn(move || {
-        let mut bytes = 0;
-        for batch in inbox {
-            let mut affixed = Vec::with_capacity(batch.len() + 2 * BATCH as usize);
-            for body in batch.chunks_exact(BODY_BYTES) {
-                affixed.push(b'<');
-                affixed.extend_from_slice(body);
-                affixed.push(b'>');
-            }
-            bytes += std::hint::black_box(affixed).len();
-        }
-        bytes
-    });
-    let body = [b'x'; BODY_BYTES];
-    for _ in 0..EVENTS / BATCH {
-        let mut batch = Vec::with_capacity(BODY_BYTES * BATCH as usize);
-        (0..BATCH).for_each(|_| batch.extend_from_slice(std::hint::black_box(&body)));
-        batches.send(batch).expect("the sink takes until there is no more");
-    }
-    drop(batches);
-    sink.join().expect("the sink does not panic");
-    start.elapsed()
 }
