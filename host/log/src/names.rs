@@ -9,6 +9,7 @@ pub const QUARANTINE: &str = "quarantine";
 pub const TEMPORARY: &str = ".tmp";
 const SEGMENT: &str = ".log";
 const CURSOR: &str = ".cursor";
+const SPARE: &str = ".spare";
 
 pub fn segment(number: u64, base_sequence: u64) -> String {
     format!("{number:010}-{base_sequence:020}{SEGMENT}")
@@ -18,6 +19,15 @@ pub fn segment(number: u64, base_sequence: u64) -> String {
 pub fn parse_segment(name: &str) -> Option<(u64, u64)> {
     let (number, base) = name.strip_suffix(SEGMENT)?.split_once('-')?;
     Some((number.parse().ok()?, base.parse().ok()?))
+}
+
+/// What a segment becomes whose events nobody needs: space for a later one.
+pub fn spare(number: u64) -> String {
+    format!("{number:010}{SPARE}")
+}
+
+pub fn is_spare(name: &str) -> bool {
+    name.strip_suffix(SPARE).is_some_and(|number| number.parse::<u64>().is_ok())
 }
 
 pub fn cursor(reader: &str) -> String {

@@ -173,6 +173,7 @@ fn open_channel(
         core: Mutex::new(core),
         state: Mutex::new(state),
         upkeep: Mutex::default(),
+        spares: Mutex::new(std::mem::take(&mut scan.spares)),
         hooks: Mutex::default(),
         sync_hook: Mutex::default(),
         call_keeper: call_keeper.clone(),

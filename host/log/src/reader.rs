@@ -176,12 +176,18 @@ impl Reader {
     fn stored(&mut self, segment: &LiveSegment, bound: u64) -> Result<Option<Frame>, ReadError> {
         let spot = self.spot;
         let expected = Expected { frame: spot.at.frame, sequence: spot.at.sequence };
+        if let Err(error) = self.open_segment(segment) {
+            return if self.leaves_removed(segment) { Ok(None) } else { Err(error) };
+        }
         let reader = self.open_segment(segment)?;
         let mut found = reader.at(spot.at.offset, bound, expected, Want::Payload);
         if !matches!(found, Ok(At::Frame(_))) {
             // Memory may be wrong where the disk is right.
             reader.forget();
             found = reader.at(spot.at.offset, bound, expected, Want::Payload);
+        }
+        if !matches!(found, Ok(At::Frame(_))) && self.leaves_removed(segment) {
+            return Ok(None);
         }
         let why = match found {
             Err(source) => return Err(self.io(segment, source)),
@@ -200,6 +206,17 @@ impl Reader {
             }
         };
         self.pass_damage(segment, bound, why).map(|()| None)
+    }
+
+    /// Goes to the next segment if this one was removed since it was looked up: all of it was settled, and its file may hold
+    /// another one by now.
+    fn leaves_removed(&mut self, segment: &LiveSegment) -> bool {
+        let state = self.channel.state.lock();
+        if state.segment(segment.number).is_some() {
+            return false;
+        }
+        self.spot = state.segment_after(segment.number).expect("one is being written").start();
+        true
     }
 
     fn io(&self, segment: &LiveSegment, source: std::io::Error) -> ReadError {
@@ -316,10 +333,12 @@ impl Cursor {
         if sequence <= reader.settled && reader.taken.front().is_none_or(|spot| spot.at.sequence > sequence) {
             return;
         }
+        let stood_still = reader.dirty_since.is_none();
         reader.settle(sequence, now);
         let lags = reader.settled - reader.slot.sequence >= self.channel.options.cursor_lag_events;
+        let begins = stood_still && reader.dirty_since.is_some();
         drop(state);
-        if lags {
+        if lags || begins {
             (self.channel.call_keeper)();
         }
     }

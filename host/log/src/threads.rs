@@ -16,8 +16,10 @@ use crate::set::Channels;
 
 /// How often a full disk is asked again.
 const SPACE_WAIT: Duration = Duration::from_millis(200);
-/// How often cursors are looked at: an upper bound for how long `cursor_lag` can be overrun.
+/// How often cursors are looked at while they move: an upper bound for how long `cursor_lag` can be overrun.
 const UPKEEP_WAIT: Duration = Duration::from_millis(50);
+/// How often they are looked at while nothing moves: segments grow old all the same. Whatever moves first says so.
+const IDLE_WAIT: Duration = Duration::from_secs(1);
 
 /// The thread that writes one channel.
 pub struct Writer {
@@ -159,11 +161,12 @@ impl Keeper {
 }
 
 fn keep(signal: &Signal, channels: &RwLock<Channels>) {
+    let mut wait = UPKEEP_WAIT;
     loop {
         {
             let mut asked = signal.asked.lock();
             if !asked.stop && !asked.upkeep {
-                signal.wake.wait_for(&mut asked, UPKEEP_WAIT);
+                signal.wake.wait_for(&mut asked, wait);
             }
             if asked.stop {
                 return;
@@ -171,10 +174,14 @@ fn keep(signal: &Signal, channels: &RwLock<Channels>) {
             asked.upkeep = false;
         }
         let open: Vec<Arc<Channel>> = channels.read().values().cloned().collect();
+        wait = IDLE_WAIT;
         for channel in open {
             // A failure has poisoned the channel, and its writer tells.
             if catch_unwind(AssertUnwindSafe(|| channel.upkeep(Due::Lagging))).is_err() {
                 channel.give_up();
+            }
+            if channel.state.lock().has_moved() {
+                wait = UPKEEP_WAIT;
             }
         }
     }

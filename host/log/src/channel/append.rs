@@ -13,14 +13,13 @@ use crate::format::header::{End, Header, Lossy};
 use crate::options::Sync;
 use crate::put::Frame;
 use crate::report::Waiting;
-use crate::segment;
+use crate::segment::{self, END};
 use crate::source::{Source, UnderWay};
 use crate::storage::{File, is_full, write_full};
 use crate::track::{PendingPut, Tracks};
 
 /// One group is at most this much, so that a sync of many puts stays a matter of milliseconds.
 const GROUP_BYTES: u64 = 32 << 20;
-const ZEROS: [u8; 8] = [0; 8];
 
 /// The writer's own: the file it writes, and what a new segment's header has to say.
 pub struct Core {
@@ -174,11 +173,15 @@ impl Channel {
         let used = core.end.frame > core.base_frame;
         if used {
             // Not before there is space for all of it, so that a full disk leaves no trail of headers.
-            self.check_space(size(core.header_bytes))?;
+            let spare = self.spares.lock().last().map_or(0, |spare| spare.bytes);
+            self.check_space(size(core.header_bytes).saturating_sub(spare))?;
             self.roll(core, self.options.sync.into())?;
         }
         let size = size(core.header_bytes);
-        self.check_space(size)?;
+        if core.room >= size {
+            return Ok(());
+        }
+        self.check_space(size - core.room)?;
         let room = if self.options.preallocate { core.file.allocate(size) } else { core.file.set_len(size) };
         room.map_err(|error| trouble(format!("make room in segment {}", core.number), error))?;
         core.room = size;
@@ -208,10 +211,15 @@ impl Channel {
                 track.complete_up_to(source.complete());
             }
         }
-        let header = self.next_header(core, lossy);
-        let made = segment::create(&*self.storage, &self.path, &header);
+        let spare = self.spares.lock().pop();
+        let header = Header { recycled: spare.is_some(), ..self.next_header(core, lossy) };
+        let made = match &spare {
+            Some(spare) => segment::recycle(&*self.storage, &self.path, &header, &spare.path),
+            None => segment::create(&*self.storage, &self.path, &header),
+        };
         let (file, path, length) = made.map_err(|error| {
-            _ = self.storage.remove(&crate::names::temporary(&self.path));
+            let aside = spare.as_ref().map_or_else(|| crate::names::temporary(&self.path), |spare| spare.path.clone());
+            _ = self.storage.remove(&aside);
             trouble(format!("begin segment {}", header.number), error)
         })?;
         // Housekeeping: where it ends is written in the next header.
@@ -220,7 +228,7 @@ impl Channel {
         core.number = header.number;
         core.header_bytes = length;
         core.base_frame = header.base_frame;
-        core.room = length;
+        core.room = spare.map_or(length, |spare| spare.bytes.max(length));
         let ended = core.end;
         core.end.offset = length;
         let mut state = self.state.lock();
@@ -228,7 +236,8 @@ impl Channel {
         old.end = Some(ended);
         old.file_bytes = ended.offset;
         let bytes_before = old.bytes_before + ended.offset - old.header_bytes;
-        state.segments.push_back(LiveSegment::begun(&Header { length, ..header }, path, bytes_before));
+        let begun = LiveSegment::begun(&Header { length, ..header }, path, bytes_before);
+        state.segments.push_back(LiveSegment { file_bytes: core.room, ..begun });
         state.written = Spot { segment: core.number, at: core.end };
         Ok(())
     }
@@ -259,6 +268,7 @@ impl Channel {
             readers: state.live_readers().map(|reader| reader.name.clone()).collect(),
             voids: state.voids.clone(),
             tracks: core.tracks.clone(),
+            recycled: false,
         }
     }
 
@@ -285,9 +295,11 @@ impl Channel {
             slices.extend(queued.stored.iter().filter(|column| !column.is_empty()).map(|column| IoSlice::new(column)));
             let padding = queued.length() - (head.len() as u64 + u64::from(queued.payload_len));
             if padding > 0 {
-                slices.push(IoSlice::new(&ZEROS[..padding as usize]));
+                slices.push(IoSlice::new(&END[..padding as usize]));
             }
         }
+        // There is always room for it: see `fits`.
+        slices.push(IoSlice::new(&END));
         // Crash: writing the same again at the same place is safe, since nobody was told of any of it.
         write_full(&*core.file, &mut slices, core.end.offset)
             .map_err(|error| trouble(format!("write segment {}", core.number), error))?;

@@ -35,6 +35,8 @@ pub struct Channel {
     pub state: Mutex<State>,
     /// Held while cursors are written and segments removed.
     pub upkeep: Mutex<()>,
+    /// Files for the next segments. Held for moments only.
+    pub spares: Mutex<Vec<Spare>>,
     pub hooks: Mutex<Vec<Hook>>,
     pub sync_hook: Mutex<Option<SyncHook>>,
     /// Asks for upkeep before its time.
@@ -45,6 +47,23 @@ pub type Hook = Arc<dyn Fn() + Send + std::marker::Sync>;
 
 /// Told how long a write and sync took, and of how many events.
 pub type SyncHook = Arc<dyn Fn(std::time::Duration, u64) + Send + std::marker::Sync>;
+
+/// A segment whose events nobody needs, kept for its space.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spare {
+    pub path: PathBuf,
+    pub bytes: u64,
+}
+
+/// Limit: one to be filled while the next one is retired; the disk has the rest back.
+pub const MOST_SPARES: usize = 2;
+
+impl Spare {
+    /// Whether a file is worth keeping for segments of this size: not much less, and not much more.
+    pub fn fits(bytes: u64, segment_bytes: u64) -> bool {
+        (segment_bytes / 2..=segment_bytes * 2).contains(&bytes)
+    }
+}
 
 /// Puts that wait for the writer.
 #[derive(Default)]

@@ -164,6 +164,11 @@ impl State {
         }
     }
 
+    /// Whether a cursor is ahead of its file.
+    pub fn has_moved(&self) -> bool {
+        self.live_readers().any(|reader| reader.dirty_since.is_some())
+    }
+
     /// Of readers that count.
     pub fn live_readers(&self) -> impl Iterator<Item = &ReaderState> {
         self.readers.iter().filter(|reader| !reader.removed)

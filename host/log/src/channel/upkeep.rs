@@ -3,8 +3,8 @@
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
-use super::Channel;
 use super::state::{LiveSegment, State};
+use super::{Channel, MOST_SPARES, Spare};
 use crate::error::Poisoned;
 use crate::format::cursor::Slot;
 use crate::options::Sync;
@@ -134,18 +134,35 @@ impl Channel {
     /// Crash: the folder is synced after each, so that segments go in order and what is left is always a chain.
     fn remove_passed(&self) -> Result<(), Poisoned> {
         while let Some(segment) = self.removable() {
-            let removed = self.storage.remove(&segment.path).or_else(|error| match error.kind() {
-                io::ErrorKind::NotFound => Ok(()),
-                _ => Err(error),
-            });
-            let removed = removed.and_then(|()| self.storage.sync_folder(&self.path));
-            removed.map_err(|error| self.poison(format!("remove segment {}", segment.number), error))?;
-            let mut state = self.state.lock();
-            state.segments.pop_front();
-            let oldest = state.segments.front().map_or(0, |oldest| oldest.base_frame);
-            state.voids = state.voids.split_off(&oldest);
+            let spare = self.remove(&segment);
+            let spare = spare.and_then(|spare| self.storage.sync_folder(&self.path).map(|()| spare));
+            let spare = spare.map_err(|error| self.poison(format!("remove segment {}", segment.number), error))?;
+            {
+                let mut state = self.state.lock();
+                state.segments.pop_front();
+                let oldest = state.segments.front().map_or(0, |oldest| oldest.base_frame);
+                state.voids = state.voids.split_off(&oldest);
+            }
+            // Not before, so that no reader is sent to a file that is written anew.
+            self.spares.lock().extend(spare);
         }
         Ok(())
+    }
+
+    /// Takes a segment out of the log: its file becomes a spare one where there is room for it among those.
+    fn remove(&self, segment: &LiveSegment) -> io::Result<Option<Spare>> {
+        let keeps =
+            self.spares.lock().len() < MOST_SPARES && Spare::fits(segment.file_bytes, self.options.segment_bytes);
+        let spare = Spare { path: self.path.join(crate::names::spare(segment.number)), bytes: segment.file_bytes };
+        let done = match keeps {
+            true => self.storage.rename(&segment.path, &spare.path),
+            false => self.storage.remove(&segment.path),
+        };
+        match done {
+            Ok(()) => Ok(keeps.then_some(spare)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The oldest segment, if every cursor on disk has passed it and nothing asks to retain it.

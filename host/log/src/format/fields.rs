@@ -91,6 +91,11 @@ impl FieldsReader {
         (len <= self.left()).then(|| self.at += len)
     }
 
+    /// What `align` wrote, up to the next multiple of eight bytes from the end.
+    pub fn skip_zeros(&mut self) {
+        self.at += self.left() % 8;
+    }
+
     fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         let from = self.at;
         self.skip(N)?;

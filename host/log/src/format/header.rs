@@ -26,6 +26,7 @@
 //!                   puts written here since, u32 count, each u64 put, channels, u64 frame, u64 first
 //!                   sequence, u32 events, position
 //!      zeros      to a multiple of 8
+//!      u64        1: the file was another segment before, and behind its last frame it is not zeros. May be left out: 0
 //! ```
 
 use std::sync::Arc;
@@ -68,6 +69,8 @@ pub struct Header {
     /// Frames that do not count.
     pub voids: Voids,
     pub tracks: Tracks,
+    /// Behind the last frame stands what the file held before.
+    pub recycled: bool,
 }
 
 /// What a power cut may take of a segment that is still being written.
@@ -126,6 +129,9 @@ impl Header {
         fields.count(self.tracks.len());
         self.tracks.iter().for_each(|(name, track)| write_track(&mut fields, name, track));
         fields.align();
+        if self.recycled {
+            fields.u64(1);
+        }
         let mut bytes = fields.0;
         let length = bytes.len() as u32;
         bytes[12..16].copy_from_slice(&length.to_le_bytes());
@@ -195,6 +201,8 @@ impl Header {
         let voids = (0..voids).map(void).collect::<Option<_>>()?;
         let sources = fields.count(30)?;
         let tracks = (0..sources).map(|_| read_track(&mut fields)).collect::<Option<_>>()?;
+        fields.skip_zeros();
+        let recycled = fields.u64().is_some_and(|mark| mark == 1);
         Some(Self {
             length,
             lossy,
@@ -207,6 +215,7 @@ impl Header {
             readers,
             voids,
             tracks,
+            recycled,
         })
     }
 }

@@ -7,10 +7,11 @@
 //!   <channel>/
 //!     0000000007-00000000000000120000.log      a segment: its number, and the sequence it begins with
 //!     next.tmp                                  a segment or cursor that is being made; worth nothing
+//!     0000000003.spare                          a segment that nobody needs any more, kept for its space; worth nothing
 //!     <reader>.cursor                           a cursor file
 //!     quarantine/                               copies of damaged ranges
 //!
-//! segment = header frame* zeros                 (frames.rs, header.rs)
+//! segment = header frame* u64 0 anything       (frame.rs, header.rs); anything is zeros unless the file is a recycled one
 //! cursor file = slot, at 0 and at 4096          (cursor.rs)
 //! ```
 //!

@@ -65,6 +65,7 @@ fn header(storage: &dyn Storage, scan: &ChannelScan, options: &ChannelOptions, i
         readers,
         voids: scan.voids.clone(),
         tracks: scan.tracks.clone(),
+        recycled: false,
     }
 }
 

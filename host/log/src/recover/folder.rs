@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::tail::{find_end, scan_tail};
 use super::{ChannelScan, Look, SEQUENCE_JUMP, SegmentInfo, cursors, io_error};
+use crate::channel::{MOST_SPARES, Spare};
 use crate::error::{Damage, OpenError};
 use crate::format::FORMAT;
 use crate::format::header::{BadHeader, End, Header};
@@ -35,6 +36,8 @@ pub fn scan(
             readers.push(reader);
         } else if entry.name.ends_with(names::TEMPORARY) {
             scan.leftovers.push(path.join(&entry.name));
+        } else if names::is_spare(&entry.name) {
+            spare(storage, &mut scan, path.join(&entry.name), options)?;
         }
     }
     files.sort();
@@ -45,6 +48,21 @@ pub fn scan(
     chain(storage, &mut scan, headers, look)?;
     cursors::check(&mut scan, look)?;
     Ok(scan)
+}
+
+/// Keeps a file for a later segment if it is worth that.
+fn spare(
+    storage: &dyn Storage,
+    scan: &mut ChannelScan,
+    path: PathBuf,
+    options: &ChannelOptions,
+) -> Result<(), OpenError> {
+    let bytes = storage.open_read(&path).and_then(|file| file.len()).map_err(io_error(&path))?;
+    match scan.spares.len() < MOST_SPARES && Spare::fits(bytes, options.segment_bytes) {
+        true => scan.spares.push(Spare { path, bytes }),
+        false => scan.leftovers.push(path),
+    }
+    Ok(())
 }
 
 type Headers = Vec<(Header, PathBuf, u64)>;

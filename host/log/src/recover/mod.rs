@@ -23,6 +23,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::channel::Spare;
 use crate::error::{Damage, OpenError};
 use crate::format::header::{End, Lossy};
 use crate::options::{ChannelOptions, OnCorruption};
@@ -84,6 +85,8 @@ pub struct ChannelScan {
     pub damage: Vec<Damage>,
     /// Files that were being made.
     pub leftovers: Vec<PathBuf>,
+    /// Files of segments that nobody needs any more.
+    pub spares: Vec<Spare>,
     #[cfg(any(test, feature = "simulator"))]
     pub sabotage: crate::options::Sabotage,
 }
@@ -106,6 +109,7 @@ impl ChannelScan {
             notes: Vec::new(),
             damage: Vec::new(),
             leftovers: Vec::new(),
+            spares: Vec::new(),
             #[cfg(any(test, feature = "simulator"))]
             sabotage: options.sabotage,
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::folder::damage;
 use super::{ChannelScan, Look, SEQUENCE_JUMP, cursors, io_error};
 use crate::error::OpenError;
-use crate::format::frame::Head;
+use crate::format::frame::{HEAD_BYTES, Head};
 use crate::format::header::{End, Header, Lossy};
 use crate::put::ChannelId;
 use crate::report::Note;
@@ -42,8 +42,13 @@ pub fn scan_tail(
     loop {
         let stopped = walk.take_good_frames(path)?;
         let later = walk.evidence_behind(path)?;
-        let durable = proven.max(later.map_or(0, |(.., durable)| durable));
-        let used = walk.reader.used(walk.end.offset, walk.bound).map_err(io_error(path))?;
+        let durable = proven.max(later.as_ref().map_or(0, |later| later.durable_frames));
+        let used = match (header.recycled, &later) {
+            // Whatever else stands there is of the segment that the file was before.
+            (true, Some(later)) => later.behind - walk.end.offset,
+            (true, None) => stopped.map_or(0, |_| HEAD_BYTES.min(walk.bound.saturating_sub(walk.end.offset))),
+            (false, _) => walk.reader.used(walk.end.offset, walk.bound).map_err(io_error(path))?,
+        };
         if durable <= walk.end.frame || scan.cuts_instead() {
             if used > 0 {
                 scan.notes.push(Note::TailCut { channel: scan.name.clone(), bytes: used });
@@ -53,7 +58,7 @@ pub fn scan_tail(
         let from = walk.end;
         let why = stopped.unwrap_or("frames that were acknowledged are not there");
         match later {
-            Some((offset, head, _)) => {
+            Some(Later { offset, head, .. }) => {
                 let lost = head.first_sequence - from.sequence;
                 scan.damage.push(damage(scan, path, (from.offset, offset), from.sequence, Some(lost), why));
                 walk.end = End { offset, frame: head.frame, sequence: head.first_sequence };
@@ -73,6 +78,17 @@ pub fn scan_tail(
             }
         }
     }
+}
+
+/// What stands behind a bad frame.
+struct Later {
+    /// Where the first good frame is.
+    offset: u64,
+    head: Head,
+    /// Behind the last.
+    behind: u64,
+    /// How many frames all of them prove to have been durable.
+    durable_frames: u64,
 }
 
 /// Where a segment ends whose successor is missing.
@@ -161,13 +177,14 @@ impl Walk {
     }
 
     /// The first later frame, and how many frames all later ones prove to have been durable.
-    fn evidence_behind(&mut self, path: &Path) -> Result<Option<(u64, Head, u64)>, OpenError> {
-        let mut first: Option<(u64, Head, u64)> = None;
+    fn evidence_behind(&mut self, path: &Path) -> Result<Option<Later>, OpenError> {
+        let mut first: Option<Later> = None;
         let (mut at, mut expected) = (self.end.offset + 8, self.expected());
         while let Some((offset, head)) = self.reader.resync(at, self.bound, expected).map_err(io_error(path))? {
-            let entry = first.get_or_insert((offset, head, 0));
-            entry.2 = entry.2.max(head.durable_frames);
             at = offset + u64::from(head.length);
+            let later = first.get_or_insert(Later { offset, head, behind: at, durable_frames: 0 });
+            later.durable_frames = later.durable_frames.max(head.durable_frames);
+            later.behind = at;
             expected = Expected { frame: head.frame, sequence: head.first_sequence };
         }
         Ok(first)

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::check::{Verdict, check};
 use super::world::World;
+use crate::format::header::Header;
 use crate::simulator::{Random, SimDisk};
 use crate::{Note, Recovered};
 
@@ -20,6 +21,8 @@ pub struct Points {
     cut_tails: AtomicU64,
     void_puts: AtomicU64,
     segments: AtomicU64,
+    /// Looked for at some points only.
+    recycled: AtomicU64,
 }
 
 impl Points {
@@ -99,6 +102,9 @@ fn try_one(
         points.tried.fetch_add(1, Ordering::Relaxed);
     }
     points.tried.fetch_add(1, Ordering::Relaxed);
+    if random.one_in(64) {
+        points.recycled.fetch_add(u64::from(writes_over_old_events(&left)), Ordering::Relaxed);
+    }
     let (logs, first) = check(&left, options, model)?;
     points.count(&first);
     logs.forget();
@@ -113,6 +119,20 @@ fn try_one(
         }
     }
     Ok(())
+}
+
+/// Whether the newest segment of a channel is in a file that was another one before.
+fn writes_over_old_events(disk: &SimDisk) -> bool {
+    let is_segment = |path: &std::path::PathBuf| path.extension().is_some_and(|kind| kind == "log");
+    let mut newest = std::collections::BTreeMap::new();
+    for path in disk.files().into_iter().filter(is_segment) {
+        newest.insert(path.parent().map(std::path::Path::to_owned), path);
+    }
+    newest.into_values().any(|path| {
+        let bytes = disk.bytes(&path);
+        let length = bytes.len() as u64;
+        Header::parse(&bytes.into(), length).is_ok_and(|header| header.recycled)
+    })
 }
 
 #[test]
@@ -139,4 +159,5 @@ fn nothing_acknowledged_is_lost_and_nothing_invented_by_a_power_cut_at_any_opera
     println!("{tried} crash points in {seeds} worlds from seed {first}: {rate:.0} a second; {points:?}");
     let met = |count: &AtomicU64| count.load(Ordering::Relaxed);
     assert!(met(&points.cut_tails) > tried / 1000 && met(&points.void_puts) > tried / 100 && met(&points.segments) > 4);
+    assert!(met(&points.recycled) > tried / 64 / 20, "too few of them wrote over old events");
 }
