@@ -158,8 +158,7 @@ impl Workshop {
         let (logs, recovered) =
             logs::open(pipeline, state.path(), removal).await.map_err(|error| AgentError::Logs(Box::new(error)))?;
         control.built(kafka.clone());
-        let bundles = Bundles::open(state.path()).map(Arc::new);
-        let bundles = bundles.inspect_err(|error| tracing::warn!(%error, "what plugins fail on is not kept")).ok();
+        let bundles = Some(Arc::new(Bundles::new(state.path())));
         let (channels, next_number) = (BTreeMap::new(), 0);
         let mut workshop =
             Self { state, recovered, kafka, channels, next_number, logs, exactly_once, control, bundles };

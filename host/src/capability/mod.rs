@@ -1,5 +1,6 @@
 //! What a plugin may import: one file for each interface, and the state of a store that they share.
 
+pub mod clock;
 pub mod columns;
 pub mod console;
 pub mod events;
@@ -23,6 +24,7 @@ use crate::plugin::bindings::wasmflow::plugin as wit;
 use crate::plugin::limits::Memory;
 use crate::plugin::{PluginKind, StageContext};
 
+use clock::Clock;
 use console::Console;
 use events::Batches;
 use granted::Granted;
@@ -60,6 +62,7 @@ pub struct State {
     pub wasi: WasiCtx,
     pub batches: Batches,
     pub memory: Memory,
+    pub clock: Clock,
     pub log: Arc<StageLog>,
     pub granted: Arc<Granted>,
     pub net: Arc<NetRules>,
@@ -93,6 +96,7 @@ impl State {
             wasi: wasi::context(&granted, net.clone(), &output, &error)?,
             batches: Batches::new(stage.limits.memory_bytes),
             memory: Memory::new(stage.limits.memory_bytes),
+            clock: Clock::default(),
             log,
             granted,
             net,

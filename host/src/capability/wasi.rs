@@ -1,8 +1,8 @@
 //! WASI 0.2 with grants only: nothing of the machine is seen that the pipeline file does not name.
 //!
-//! wasmtime's own implementation does the work. Three interfaces are replaced: the wall clock and the random numbers, which have no
-//! error to answer with and therefore trap without a grant, and name lookup, which would else carry data out in names. So is one
-//! function of TCP, which would let a stranger end a guest that listens.
+//! wasmtime's own implementation does the work. Four interfaces are replaced: the wall clock and the random numbers, which have no
+//! error to answer with and therefore trap without a grant, name lookup, which would else carry data out in names, and the monotonic
+//! clock, whose waits can be cut short. So is one function of TCP, which would let a stranger end a guest that listens.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -21,11 +21,11 @@ use wasmtime_wasi::random::WasiRandomCtx;
 use wasmtime_wasi::sockets::WasiSocketsCtxView;
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
-use super::State;
 use super::granted::Granted;
 use super::net::NetRules;
 use super::stdio::{LogStream, PrintStream};
 use super::waited::Waited;
+use super::{State, clock};
 use crate::config::DirGrant;
 use crate::plugin::Broken;
 
@@ -96,6 +96,7 @@ pub fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     wasmtime_wasi::p2::add_to_linker_async(linker)?;
     linker.allow_shadowing(true);
     wall_clock::add_to_linker::<State, HasClock>(linker, |state| Clock { granted: &state.granted })?;
+    clock::add_to_linker(linker)?;
     random::add_to_linker::<State, HasDice>(linker, |state| Dice {
         granted: &state.granted,
         random: state.wasi.random(),

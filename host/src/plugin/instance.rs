@@ -16,6 +16,7 @@ use wasmtime::component::{Instance as WasmInstance, InstancePre};
 use super::bindings::wasmflow::plugin::errors;
 use super::limits::Cpu;
 use super::{CallError, Failure, StageContext, TrapKind, trap};
+use crate::capability::clock::Clock;
 use crate::capability::events::OutputBound;
 use crate::capability::wasi::Output;
 use crate::capability::{Export, Printing, State};
@@ -31,6 +32,7 @@ pub struct Instance<G> {
     /// How it ended.
     end: Option<CallError>,
     born: Instant,
+    clock: Clock,
     limits: Limits,
     counters: Arc<StageCounters>,
 }
@@ -92,9 +94,10 @@ impl<G> Instance<G> {
         let guest = made.and_then(|instance| load(&mut store, &instance));
         match guest {
             Ok(guest) => {
+                let clock = store.data().clock.clone();
                 let live = Some(Live { store, guest, cpu, running: None });
                 let counters = stage.counters.clone();
-                Ok(Self { live, end: None, born: Instant::now(), limits: stage.limits, counters })
+                Ok(Self { live, end: None, born: Instant::now(), clock, limits: stage.limits, counters })
             }
             Err(error) => {
                 let end = trapped(&error, &mut store);
@@ -156,6 +159,10 @@ impl<G> Instance<G> {
     /// What the stage has done.
     pub fn counters(&self) -> &StageCounters {
         &self.counters
+    }
+
+    pub fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     pub fn limits(&self) -> &Limits {

@@ -9,6 +9,7 @@ use super::bindings::wasmflow::plugin::positions;
 use super::instance::{Answer, Instance, printed, within};
 use super::{Broken, CallError, Polled, Progress, Worn, output};
 use crate::capability::Export;
+use crate::capability::clock::Clock;
 use crate::capability::events::{self, OutputBound};
 use crate::metrics::StageCounters;
 use crate::position::{Part, Position};
@@ -58,6 +59,7 @@ impl SourceInstance {
         let deadline = wait + self.instance.limits().call.min(POLL_GRACE);
         let wait_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
         let (store, guest, cpu) = live.parts();
+        store.data().clock.begin(wait);
         let (counters, max_event_bytes) = (self.instance.counters(), self.max_event_bytes);
         let answer = within(cpu, deadline, async {
             let answer = guest.call_poll(&mut *store, max_events, max_bytes, wait_ms).await?;
@@ -93,6 +95,11 @@ impl SourceInstance {
         let (store, guest, cpu) = live.parts();
         let answer = within(cpu, deadline, guest.call_close(store)).await;
         self.instance.end(live, answer.map(Ok))
+    }
+
+    /// The clock it waits by: whoever hurries it has a poll that waits return at once, or as soon as the guest can.
+    pub fn clock(&self) -> Clock {
+        self.instance.clock().clone()
     }
 
     /// Why a fresh instance should take its place, if one should.

@@ -30,9 +30,16 @@ const MAX_WAITING: usize = 4;
 /// Keeps bundles in a folder. Dropping it waits until all that were taken are written.
 #[derive(Debug)]
 pub struct Bundles {
-    queue: Option<SyncSender<Bundle>>,
-    thread: Option<JoinHandle<()>>,
+    dir: PathBuf,
+    /// Begins with the first bundle: most pipelines never have one, and there may be thousands of them.
+    writer: Mutex<Option<Writer>>,
     allowance: Mutex<Allowance>,
+}
+
+#[derive(Debug)]
+struct Writer {
+    queue: SyncSender<Bundle>,
+    thread: JoinHandle<()>,
 }
 
 #[derive(Debug)]
@@ -57,15 +64,9 @@ impl Allowance {
 }
 
 impl Bundles {
-    /// # Errors
-    /// When no thread can be started.
-    pub fn open(state_dir: &Path) -> io::Result<Self> {
-        let (queue, waiting) = sync_channel(MAX_WAITING);
-        let dir = state_dir.join("replay");
-        let thread =
-            std::thread::Builder::new().name("wasmflow-replay".into()).spawn(move || write_all(&dir, &waiting))?;
+    pub fn new(state_dir: &Path) -> Self {
         let allowance = Mutex::new(Allowance { left: BURST, refilled: Instant::now() });
-        Ok(Self { queue: Some(queue), thread: Some(thread), allowance })
+        Self { dir: state_dir.join("replay"), writer: Mutex::default(), allowance }
     }
 
     /// Keeps a bundle, if there is room for another of this size now. Never waits.
@@ -73,17 +74,33 @@ impl Bundles {
         if bytes > MAX_EVENTS_BYTES || !self.allowance.lock().take(Instant::now()) {
             return;
         }
-        if let Some(queue) = &self.queue {
-            // When the disk is slower than the plugin fails, the ones that wait are enough.
-            let _ = queue.try_send(bundle());
+        let mut writer = self.writer.lock();
+        if writer.is_none() {
+            match Writer::start(self.dir.clone()) {
+                Ok(started) => *writer = Some(started),
+                Err(error) => warn!(%error, "what plugins fail on is not kept"),
+            }
         }
+        if let Some(writer) = &*writer {
+            // When the disk is slower than the plugin fails, the ones that wait are enough.
+            let _ = writer.queue.try_send(bundle());
+        }
+    }
+}
+
+impl Writer {
+    fn start(dir: PathBuf) -> io::Result<Self> {
+        let (queue, waiting) = sync_channel(MAX_WAITING);
+        let thread =
+            std::thread::Builder::new().name("wasmflow-replay".into()).spawn(move || write_all(&dir, &waiting))?;
+        Ok(Self { queue, thread })
     }
 }
 
 impl Drop for Bundles {
     fn drop(&mut self) {
-        self.queue.take();
-        if let Some(thread) = self.thread.take() {
+        if let Some(Writer { queue, thread }) = self.writer.get_mut().take() {
+            drop(queue);
             let _ = thread.join();
         }
     }

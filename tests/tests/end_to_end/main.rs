@@ -16,6 +16,7 @@ mod file_channel_faults;
 mod groups;
 mod guests;
 mod kills;
+mod many_stages;
 mod million;
 mod mysql;
 mod plugin_bench;
