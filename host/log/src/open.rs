@@ -231,6 +231,7 @@ impl Channel {
         let readers = state.live_readers().map(|reader| RecoveredReader {
             name: reader.name.clone(),
             cursor: reader.settled,
+            events: state.events_behind(reader),
             epoch: reader.slot.epoch,
             unclaimed: reader.unclaimed,
         });
@@ -258,6 +259,7 @@ fn describe_dormant(scan: &ChannelScan) -> RecoveredChannel {
     let readers = cursors.map(|cursor| RecoveredReader {
         name: cursor.reader.clone(),
         cursor: cursor.sequence,
+        events: scan.events_behind(cursor),
         epoch: cursor.slot.map_or(0, |slot| slot.epoch),
         unclaimed: true,
     });

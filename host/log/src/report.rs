@@ -58,6 +58,8 @@ pub struct RecoveredReader {
     pub name: Arc<str>,
     /// The next sequence it takes.
     pub cursor: u64,
+    /// Before it; of an open channel without the sequences that no event has.
+    pub events: u64,
     /// Raised by every `seek`, so that a progress record of before does not move it back.
     pub epoch: u64,
     /// Not among the options: it holds its events until somebody removes it.

@@ -131,6 +131,7 @@ fn readers(scan: &ChannelScan) -> Vec<RecoveredReader> {
     let reader = |cursor: &FoundCursor| RecoveredReader {
         name: cursor.reader.clone(),
         cursor: cursor.sequence,
+        events: scan.events_behind(cursor),
         epoch: cursor.slot.map_or(0, |slot| slot.epoch),
         unclaimed: false,
     };
@@ -267,7 +268,13 @@ pub fn remove_reader(
     if !dry_run {
         write_cursor(&**storage, scan, cursor, &slot)?;
     }
-    Ok(RecoveredReader { name: cursor.reader.clone(), cursor: cursor.sequence, epoch: old.epoch, unclaimed: false })
+    Ok(RecoveredReader {
+        name: cursor.reader.clone(),
+        cursor: cursor.sequence,
+        events: scan.events_behind(cursor),
+        epoch: old.epoch,
+        unclaimed: false,
+    })
 }
 
 fn known_reader<'s>(scan: &'s ChannelScan, reader: &str) -> Result<&'s FoundCursor, ToolError> {

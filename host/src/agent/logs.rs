@@ -132,8 +132,7 @@ fn options(pipeline: &Pipeline, name: &ChannelName, file: FileSpec) -> ChannelOp
 }
 
 fn report(channel: &RecoveredChannel) {
-    let settled = channel.readers.iter().map(|reader| reader.cursor).min().unwrap_or(channel.next_sequence);
-    let events = channel.next_sequence.saturating_sub(settled);
+    let events = channel.readers.iter().map(|reader| reader.events).max().unwrap_or(0);
     match channel.dormant {
         true if events > 0 => {
             warn!(channel = %channel.name, events, "a file channel that the pipeline no longer has keeps events nobody takes");
@@ -152,7 +151,7 @@ fn unclaimed(
     removal: ReaderRemoval,
 ) -> Result<(), LogsError> {
     let (name, reader_name) = (channel.name.clone(), reader.name.clone());
-    let events = channel.next_sequence.saturating_sub(reader.cursor);
+    let events = reader.events;
     if removal == ReaderRemoval::Refuse {
         return Err(LogsError::UnknownReader { channel: name, reader: reader_name, events });
     }

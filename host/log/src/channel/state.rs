@@ -184,7 +184,7 @@ impl State {
         Held { events: held.events + self.queued.events, bytes: held.bytes + self.queued.bytes }
     }
 
-    fn events_behind(&self, reader: &ReaderState) -> u64 {
+    pub fn events_behind(&self, reader: &ReaderState) -> u64 {
         self.events_between(reader.settled, self.written.at.sequence)
     }
 

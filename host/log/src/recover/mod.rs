@@ -124,6 +124,11 @@ impl ChannelScan {
         self.segments.first().map_or(self.next_sequence, |segment| segment.previous_sequence.min(segment.base_sequence))
     }
 
+    /// From where a reader stands to the end, with the sequences between that no event has.
+    pub fn events_behind(&self, cursor: &FoundCursor) -> u64 {
+        self.next_sequence.saturating_sub(cursor.sequence)
+    }
+
     pub fn end(&self) -> End {
         self.segments.last().map_or(End::default(), |segment| segment.end)
     }

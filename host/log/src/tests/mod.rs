@@ -13,6 +13,7 @@ mod golden;
 mod lossy;
 mod model;
 mod operator;
+mod recycle;
 mod sabotage;
 mod voids;
 mod world;
