@@ -32,7 +32,7 @@ pub struct Config {
     #[serde(default = "ten_seconds")]
     pub poll_interval: Duration,
     /// How many rows are asked for at once, 1 to 100000.
-    #[serde(default = "thousand")]
+    #[serde(default = "ten_thousand")]
     pub page_rows: u32,
     /// How far behind the greatest cursor rows are still looked for that were committed late: a number for a cursor that is
     /// one, a duration for a date or time. Left out: not at all.
@@ -82,8 +82,8 @@ fn ten_seconds() -> Duration {
     Duration(std::time::Duration::from_secs(10))
 }
 
-fn thousand() -> u32 {
-    1000
+fn ten_thousand() -> u32 {
+    10_000
 }
 
 fn yes() -> bool {

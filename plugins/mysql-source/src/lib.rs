@@ -33,6 +33,8 @@ pub struct Mysql {
     standing: Standing,
     /// Rows of the page that have not gone out, and whether rows may be behind them.
     lines: VecDeque<(Line, Row)>,
+    /// Their bodies.
+    text: Vec<u8>,
     page_full: bool,
     /// When the server is to be asked next; nothing: at once.
     next_look: Option<Instant>,
@@ -62,6 +64,7 @@ impl Source for Mysql {
             settings: Rc::new(settings),
             standing,
             lines: VecDeque::new(),
+            text: Vec::new(),
             page_full: false,
             next_look: None,
             session: None,
@@ -140,7 +143,7 @@ impl Mysql {
     fn take(&mut self, page: Page) -> Result<(), Failure> {
         let mut known = self.standing.known();
         self.standing.begin_page();
-        self.page_full = page.full;
+        (self.page_full, self.text) = (page.full, page.text);
         self.lines = page
             .lines
             .into_iter()
@@ -177,7 +180,7 @@ impl Mysql {
                 break;
             }
             if is_new {
-                bodies.push(&line.body);
+                bodies.push(&self.text[line.body.clone()]);
             }
             let (line, row) = self.lines.pop_front().expect("it is at the front");
             self.pass(&line, row);

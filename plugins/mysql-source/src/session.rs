@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::net::{IpAddr, ToSocketAddrs};
+use std::ops::Range;
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
@@ -25,6 +26,8 @@ const PAGE_BYTES_MAX: usize = 8 << 20;
 /// Rows in the order of the cursor.
 pub struct Page {
     pub lines: Vec<Line>,
+    /// The bodies of all lines, one behind the other.
+    pub text: Vec<u8>,
     /// There may be more behind it.
     pub full: bool,
 }
@@ -34,7 +37,8 @@ pub struct Line {
     pub cursor: Cursor,
     pub place: Place,
     pub fingerprint: u64,
-    pub body: Vec<u8>,
+    /// Where its body is in the page's text.
+    pub body: Range<usize>,
 }
 
 /// From where a page begins, and how many rows it has at most.
@@ -162,17 +166,16 @@ impl Session {
     ) -> Result<Page, Trouble> {
         let column = self.column;
         let mut result = self.conn.exec_iter(statement, values).await?;
-        let (mut lines, mut bytes, mut group) = (Vec::new(), 0, None);
-        while bytes <= PAGE_BYTES_MAX
+        let mut page = Page { lines: Vec::with_capacity(most), text: Vec::new(), full: false };
+        let mut group = None;
+        while page.text.len() <= PAGE_BYTES_MAX
             && let Some(row) = result.next().await?
         {
-            let line = column.line(settings, row, &mut group).map_err(Trouble::Failure)?;
-            bytes += line.body.len();
-            lines.push(line);
+            column.add(&mut page, settings, row, &mut group).map_err(Trouble::Failure)?;
         }
-        let full = bytes > PAGE_BYTES_MAX || lines.len() >= most;
+        page.full = page.text.len() > PAGE_BYTES_MAX || page.lines.len() >= most;
         result.drop_result().await?;
-        Ok(Page { lines, full })
+        Ok(page)
     }
 
     /// Says goodbye to the server, which would else note an aborted connection.
@@ -182,24 +185,26 @@ impl Session {
 }
 
 impl CursorColumn {
-    /// `group` tells the value of the row before.
-    fn line(&self, settings: &Settings, row: Row, group: &mut Option<Value>) -> Result<Line, Failure> {
+    /// Adds a row to its page. `group` tells the value of the row before.
+    fn add(&self, page: &mut Page, settings: &Settings, row: Row, group: &mut Option<Value>) -> Result<(), Failure> {
         let columns = row.columns();
         let mut values = row.unwrap();
         let weight = if self.kind == Kind::Text { values.pop() } else { None };
         let value = values.pop().unwrap_or(Value::NULL);
         let cursor = self.kind.read(&value).map_err(Failure::fatal)?;
-        let mut body = Vec::new();
-        write_row(&mut body, settings.format, &columns[..values.len()], &values);
+        let begin = page.text.len();
+        write_row(&mut page.text, settings.format, &columns[..values.len()], &values);
+        let body = begin..page.text.len();
         let text = cursor.to_string();
         let fingerprint = match self.unique {
             true => fingerprint(&[text.as_bytes()]),
-            false => fingerprint(&[text.as_bytes(), &body]),
+            false => fingerprint(&[text.as_bytes(), &page.text[body.clone()]]),
         };
         let value = Some(weight.unwrap_or(value));
         let place = if *group == value { Place::Further } else { Place::First };
         *group = value;
-        Ok(Line { cursor, place, fingerprint, body })
+        page.lines.push(Line { cursor, place, fingerprint, body });
+        Ok(())
     }
 }
 
