@@ -102,10 +102,44 @@ impl Asked {
 
     /// Sends a whole request, as it stands, and reads the answer. Nothing: nobody answers.
     pub fn send(&self, request: &str) -> Option<Answer> {
-        let mut stream = self.connect()?;
-        stream.set_read_timeout(Some(Duration::from_secs(60))).ok()?;
-        stream.write_all(request.as_bytes()).ok()?;
-        answer(&mut stream)
+        ask(self.port, request)
+    }
+
+    /// Swaps a stage as the order says.
+    ///
+    /// # Panics
+    /// When there is no answer.
+    pub fn swap(&self, stage: &str, order: &serde_json::Value) -> Answer {
+        ask_for_swap(self.port, stage, order)
+            .unwrap_or_else(|| panic!("no answer to a swap of {stage}; the log:\n{}", self.agent.stderr().text()))
+    }
+
+    /// As [`swap`](Self::swap), and gives the report.
+    ///
+    /// # Panics
+    /// When it is refused.
+    pub fn swapped(&self, stage: &str, order: &serde_json::Value) -> serde_json::Value {
+        let answer = self.swap(stage, order);
+        assert_eq!(answer.status, 200, "{stage}: {order}: {}\n{}", answer.body, self.agent.stderr().text());
+        answer.json()
+    }
+
+    /// How a stage is.
+    ///
+    /// # Panics
+    /// When there is no answer.
+    pub fn stage(&self, name: &str) -> serde_json::Value {
+        self.get(&format!("/v1/stages/{name}")).json()
+    }
+
+    /// Waits until so many events have gone through a stage.
+    ///
+    /// # Panics
+    /// When they have not after two minutes.
+    pub fn until_out(&self, stage: &str, events: u64) {
+        let out = || self.stage(stage)["counters"]["out_events"].as_u64().unwrap_or_default();
+        let came = wait_until(Duration::from_secs(120), || out() >= events);
+        assert!(came, "{} of {events} events; the log:\n{}", out(), self.agent.stderr().text());
     }
 
     pub fn connect(&self) -> Option<TcpStream> {
@@ -138,6 +172,21 @@ impl Asked {
     pub fn socket(&self) -> PathBuf {
         Path::new(&self.runtime_dir).join(format!("{}.sock", self.agent.process().id()))
     }
+}
+
+/// Asks the agent at this port to swap a stage. Nothing: nobody answers, or not to the end.
+pub fn ask_for_swap(port: u16, stage: &str, order: &serde_json::Value) -> Option<Answer> {
+    let body = order.to_string();
+    let length = body.len();
+    let head = format!("POST /v1/stages/{stage}/swap HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}");
+    ask(port, &format!("{head}\r\n\r\n{body}"))
+}
+
+fn ask(port: u16, request: &str) -> Option<Answer> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(60))).ok()?;
+    stream.write_all(request.as_bytes()).ok()?;
+    answer(&mut stream)
 }
 
 /// Reads one answer: its head, and as much body as that says.

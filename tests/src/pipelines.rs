@@ -23,6 +23,18 @@ pub const NOWHERE: &str = r#"
     channel = "events"
 "#;
 
+/// A memory channel `events` whose events' bodies are lines of files in the folder `out`.
+pub const FILES: &str = r#"
+    [channels.events]
+    type = "memory"
+
+    [sinks.files]
+    plugin = "file-roll"
+    channel = "events"
+    config = { dir = "out", roll_interval = "0" }
+    allow = { dirs = [{ path = "out", write = true }] }
+"#;
+
 /// `linger.ms` of [`lingering`].
 pub const LINGER_MS: u64 = 5;
 

@@ -226,12 +226,23 @@ impl Topics {
     ///
     /// # Errors
     /// When the broker does not hand them out in time.
-    pub fn read_partition(&self, topic: &str, partition: i32, mut take: impl FnMut(Record)) -> anyhow::Result<()> {
+    pub fn read_partition(&self, topic: &str, partition: i32, take: impl FnMut(Record)) -> anyhow::Result<()> {
+        self.read_isolated("read_committed", topic, partition, take)
+    }
+
+    fn read_isolated(
+        &self,
+        isolation: &str,
+        topic: &str,
+        partition: i32,
+        mut take: impl FnMut(Record),
+    ) -> anyhow::Result<()> {
         let consumer: BaseConsumer = self
             .config()
             .set("group.id", "wasmflow-tests-reader")
             .set("enable.auto.commit", "false")
             .set("enable.partition.eof", "true")
+            .set("isolation.level", isolation)
             .create()?;
         let mut assignment = TopicPartitionList::new();
         assignment.add_partition_offset(topic, partition, Offset::Beginning)?;
@@ -245,6 +256,42 @@ impl Topics {
             }
         }
     }
+}
+
+/// Where brokers note down what they know of consumer groups.
+const GROUPS: &str = "__consumer_offsets";
+
+impl Topics {
+    /// The generation of a consumer group, as the broker has noted it down: each rebalance makes another.
+    ///
+    /// # Errors
+    /// When the broker does not hand its notes out, or has none of this group.
+    pub fn generation(&self, group: &str) -> anyhow::Result<i32> {
+        let mut newest = None;
+        for partition in self.partitions(GROUPS)? {
+            // Offsets in a transaction that is still open must not hide what was noted behind them.
+            self.read_isolated("read_uncommitted", GROUPS, partition, |record| {
+                let of_group = record.key.as_deref().is_some_and(|key| group_of(key) == Some(group.as_bytes()));
+                newest = record.value.as_deref().filter(|_| of_group).and_then(generation_of).or(newest);
+            })?;
+        }
+        newest.with_context(|| format!("the broker knows no group `{group}`"))
+    }
+}
+
+/// `GroupMetadataKey`: its type, which is 2, and the group's name behind its length.
+fn group_of(key: &[u8]) -> Option<&[u8]> {
+    let name = key.strip_prefix(&[0, 2])?;
+    let (length, name) = name.split_first_chunk()?;
+    (usize::from(u16::from_be_bytes(*length)) == name.len()).then_some(name)
+}
+
+/// `GroupMetadataValue` up to version 3: the version, the protocol's type behind its length, the generation.
+fn generation_of(value: &[u8]) -> Option<i32> {
+    let (version, rest) = value.split_first_chunk()?;
+    let (length, rest) = rest.split_first_chunk()?;
+    let (generation, _) = rest.get(usize::from(u16::from_be_bytes(*length))..)?.split_first_chunk()?;
+    (i16::from_be_bytes(*version) <= 3).then(|| i32::from_be_bytes(*generation))
 }
 
 /// A producer kept open for records that come bit by bit.

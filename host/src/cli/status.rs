@@ -132,6 +132,11 @@ fn detail_text(stage: &Value) -> String {
     text += &stage_table(std::iter::once(stage));
     text += &format!("\n  plugin    {} ({})\n", word(&plugin["origin"]), word(&plugin["digest"]));
     text += &format!("  since     {}\n", word(&stage["since"]));
+    for other in items(&stage["generations"]).filter(|other| other["life"] != "serving") {
+        let [life, number, since] = ["life", "number", "since"].map(|key| word(&other[key]));
+        let (origin, digest) = (word(&other["plugin"]["origin"]), word(&other["plugin"]["digest"]));
+        text += &format!("  {life:<9} generation {number}: {origin} ({digest:.12}), since {since}\n");
+    }
     if !stage["last_error"].is_null() {
         let error = &stage["last_error"];
         text += &format!("  error     {} (at {})\n", word(&error["text"]), word(&error["at"]));

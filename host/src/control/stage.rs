@@ -298,11 +298,11 @@ impl StageControl {
         let before = state.trial.replace(trial.clone());
         if let Some(before) = before
             && !before.decide(Verdict::Superseded)
-            && matches!(before.state().verdict, Some(Verdict::Breach(_)))
+            && let Some(Verdict::Breach(breach)) = before.state().verdict
             && state.generations.iter().any(|known| known.life() == Life::Draining)
         {
             state.trial = Some(before);
-            let reason = "the generation before it is just being switched back";
+            let reason = format!("the generation that serves is just being switched back: {breach}");
             return Err(SwapError::at(SwapStep::Turn, reason).with_remedy("try again"));
         }
         Ok(())

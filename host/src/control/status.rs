@@ -13,7 +13,7 @@ use super::{Control, PipelineControl, PluginFacts, StageControl};
 use crate::config::pipeline::DeliveryPromise;
 use crate::metrics::{Call, ChannelCounts, LastError, Rates, StageCounters};
 use crate::plugin::PluginKind;
-use crate::swap::{SwapRecord, SwapResult, Trigger};
+use crate::swap::{Generation, SwapRecord, SwapResult, Trigger};
 
 /// The agent and everything in it.
 #[derive(Debug, Serialize)]
@@ -66,8 +66,20 @@ pub struct StageStatus {
 pub struct StageDetail {
     #[serde(flatten)]
     pub stage: StageStatus,
+    /// Those that are not retired: the one that serves, one that is prepared or shadowed, one that drains.
+    pub generations: Vec<GenerationStatus>,
     /// The last swaps, oldest first.
     pub history: Vec<SwapStatus>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct GenerationStatus {
+    pub number: u64,
+    /// `candidate`, `shadow`, `serving`, `draining`.
+    pub life: &'static str,
+    /// Since when it is what it is.
+    pub since: String,
+    pub plugin: PluginStatus,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -229,8 +241,16 @@ impl StageDetail {
         let counts: Vec<_> = pipeline.channels().iter().map(|channel| channel.counts()).collect();
         Self {
             stage: StageStatus::with(stage, &lags(counts.iter()), rates, patience),
+            generations: stage.generations().iter().map(GenerationStatus::of).collect(),
             history: stage.history().iter().map(SwapStatus::of).collect(),
         }
+    }
+}
+
+impl GenerationStatus {
+    fn of(generation: &Generation) -> Self {
+        let (number, life) = (generation.number, generation.life().word());
+        Self { number, life, since: time(generation.since), plugin: PluginStatus::of(&generation.plugin) }
     }
 }
 

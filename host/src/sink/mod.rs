@@ -379,6 +379,10 @@ impl SinkRunner {
             }
             Err(error) => {
                 self.parts.stage.counters.errors.add(1);
+                if let Some(before) = self.seat.failed(&error) {
+                    self.go_back_from_flush(before, &error).await;
+                    return Ok(Flushed::Rewound);
+                }
                 let (trapped, reason) = (error.is_trap(), error.to_string());
                 // The waiting is done by the caller, with the attempts counted.
                 self.guard.failed_without_events(&self.parts.stage, error)?;

@@ -135,6 +135,23 @@ impl SinkRunner {
         }
     }
 
+    /// A flush failed, and the generation on trial goes back to the one before. What it held is taken again.
+    pub(super) async fn go_back_from_flush(&mut self, before: Arc<Stage>, error: &CallError) {
+        match error {
+            CallError::Trap { kind, .. } => self.parts.stage.counters.trapped(*kind),
+            CallError::Failure(_) => {
+                if let Some(instance) = self.instance.take() {
+                    close_in_time(&self.parts.stage, instance).await;
+                }
+            }
+        }
+        let held = self.pending.is_holding();
+        self.replace(before);
+        if held {
+            self.rewind().await;
+        }
+    }
+
     /// Leaves a generation that did worse than the one before. False: it died with what it held.
     async fn leave(&mut self, before: Arc<Stage>) -> bool {
         if self.pending.is_holding() && self.instance.is_some() {

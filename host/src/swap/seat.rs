@@ -28,6 +28,7 @@ struct OnTrial {
     trial: Arc<Trial>,
     before: Arc<Stage>,
     was: Tally,
+    slow_from: Option<Duration>,
     had_first_batch: bool,
 }
 
@@ -77,7 +78,8 @@ impl Seat {
         let now = Instant::now();
         self.ended = Some(now);
         self.tally.called(now - began, events);
-        if self.trial.is_some() {
+        if let Some(on) = &self.trial {
+            self.tally.slow += u64::from(on.slow_from.is_some_and(|slow| now - began > slow));
             self.back = self.judge();
         }
     }
@@ -121,7 +123,8 @@ impl Seat {
     /// Another generation has taken over here.
     pub fn switched(&mut self, before: Arc<Stage>, trial: Option<Arc<Trial>>) {
         let was = std::mem::take(&mut self.tally);
-        self.trial = trial.map(|trial| OnTrial { trial, before, was, had_first_batch: false });
+        let slow_from = was.slow_from();
+        self.trial = trial.map(|trial| OnTrial { trial, before, was, slow_from, had_first_batch: false });
     }
 
     fn judge(&mut self) -> Option<Arc<Stage>> {

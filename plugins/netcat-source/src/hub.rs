@@ -116,6 +116,8 @@ pub struct Hub {
     held_bytes: usize,
     overdrawn: Option<ClientId>,
     ledger: Ledger,
+    /// Sockets that let clients in.
+    listeners: usize,
     closing: bool,
     arrived: Rc<Notify>,
     left: Rc<Notify>,
@@ -136,6 +138,7 @@ impl Hub {
             held_bytes: 0,
             overdrawn: None,
             ledger: Ledger::default(),
+            listeners: 0,
             closing: false,
             arrived: Rc::new(Notify::new()),
             left: Rc::new(Notify::new()),
@@ -195,7 +198,7 @@ impl Hub {
         let client = &self.clients[&id];
         let answered = client.lines.is_empty() && client.unsettled == 0 && client.owed_bytes == 0;
         match client.input {
-            _ if self.closing && client.owed_bytes == 0 => Step::Leave(Farewell::Closing),
+            _ if self.closing && self.listeners == 0 && client.owed_bytes == 0 => Step::Leave(Farewell::Closing),
             Input::Ended if answered || client.deaf => Step::Leave(Farewell::Done),
             Input::Refused(why) if answered || client.deaf => Step::Leave(why),
             _ => Step::Serve { read: may_read, write: client.owed_bytes > 0, overdrawn: self.overdrawn == Some(id) },
@@ -342,13 +345,29 @@ impl Hub {
         self.client(id).owed_bytes -= bytes;
     }
 
-    /// Every client is answered what is settled and then leaves.
+    /// A socket lets clients in from now on.
+    pub fn listens(&mut self) {
+        self.listeners += 1;
+    }
+
+    /// A socket is closed.
+    pub fn listens_no_more(&mut self) {
+        self.listeners -= 1;
+        self.wake_all();
+    }
+
+    /// Every client is answered what is settled and then leaves: when nobody listens any more, so that a client that comes again at
+    /// once is refused until the next source listens, and not let in to be hung up on a second time.
     pub fn close(&mut self) {
         self.closing = true;
+        self.wake_all();
+        self.left.notify_waiters();
+    }
+
+    fn wake_all(&self) {
         for client in self.clients.values() {
             client.wake.notify_one();
         }
-        self.left.notify_waiters();
     }
 
     pub fn is_closing(&self) -> bool {

@@ -54,12 +54,20 @@ fn is_not_here(error: &io::Error) -> bool {
 }
 
 /// Lets clients in, as many at a time as the hub takes, until the source closes.
-pub async fn accept(mut listener: TcpListener, hub: SharedHub) {
+pub fn accept(listener: TcpListener, hub: SharedHub) -> impl Future<Output = ()> {
+    hub.borrow_mut().listens();
+    async move {
+        drop(accept_until_closing(listener, &hub).await);
+        hub.borrow_mut().listens_no_more();
+    }
+}
+
+async fn accept_until_closing(mut listener: TcpListener, hub: &SharedHub) -> TcpListener {
     let scratch: Scratch = Rc::new(RefCell::new(vec![0; SCRATCH_BYTES].into()));
     let left = hub.borrow().left();
     loop {
         if hub.borrow().is_closing() {
-            return;
+            return listener;
         }
         if hub.borrow().is_full() {
             left.notified().await;
@@ -70,7 +78,7 @@ pub async fn accept(mut listener: TcpListener, hub: SharedHub) {
                 listener = knock(listener, &left).await.expect("a socket can be waited for while the reactor lives");
                 continue;
             }
-            accepted => accepted.and_then(|(stream, remote)| welcome(stream, remote, &hub, &scratch)),
+            accepted => accepted.and_then(|(stream, remote)| welcome(stream, remote, hub, &scratch)),
         };
         if let Err(error) = accepted {
             log::warn(format!("cannot let a client in: {error}"));

@@ -314,6 +314,21 @@ fn closing_answers_what_is_settled_and_hangs_up() {
 }
 
 #[test]
+fn who_is_hung_up_on_is_let_in_by_the_next_source_only() {
+    let mut fixture = Fixture::open(serde_json::json!({}));
+    let address = fixture.source.addresses()[0];
+    let mut client = fixture.client_that_sent("settled\n");
+    fixture.bring(1);
+    fixture.settle_all();
+    let comes_again = std::thread::spawn(move || {
+        assert_eq!(read_to_end(&mut client), "OK\n");
+        TcpStream::connect(address).is_ok()
+    });
+    fixture.source.close();
+    assert!(!comes_again.join().unwrap(), "somebody still listened");
+}
+
+#[test]
 fn a_port_in_use_is_fatal_and_named() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();

@@ -32,5 +32,8 @@ mod replay;
 mod roads;
 mod servers;
 mod swap;
+mod swap_candidates;
+mod swap_kafka;
+mod swap_kill;
 mod tail_faults;
 mod unreachable;

@@ -12,7 +12,7 @@ use wasmflow_tests::admin::Managed;
 use wasmflow_tests::agent::PipelineFile;
 use wasmflow_tests::component::{component, stamp_version};
 use wasmflow_tests::soak;
-use wasmflow_tests::stamped::{all_numbers_to_files, check_all, lines};
+use wasmflow_tests::stamped::{all_numbers_to_files, check_all, lines, two_versions};
 
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
@@ -21,24 +21,31 @@ fn said(output: &Output) -> String {
 #[test]
 fn two_hundred_swaps_by_command_leave_each_event_once_in_order_and_each_batch_to_one_version() {
     let pipeline = PipelineFile::new("swap-command", &all_numbers_to_files(""));
-    let versions = ["v1", "v2"].map(|version| stamp_version(pipeline.folder().path(), version).display().to_string());
+    let versions = two_versions(pipeline.folder().path());
     let agent = Managed::run(&pipeline);
-    for swap in 0..200 {
+    let swaps = soak::times(200, 1000) as usize;
+    let mut settled_in = 0;
+    for swap in 0..swaps {
+        if swap == 100 {
+            settled_in = agent.agent().process().resident_bytes();
+        }
         let arguments = ["swap", "stamp", &versions[(swap + 1) % 2], "--wait-for", "first-batch"];
         let report = agent.json(&arguments);
         assert_eq!(report["generation"], swap + 2, "{report}");
         assert!(swap == 0 || report["gap_ms"].is_number(), "the batch before, and the first one since: {report}");
     }
+    let resident = agent.agent().process().resident_bytes();
+    assert!(resident < settled_in + (24 << 20), "{settled_in} bytes after 100 swaps, {resident} after {swaps}");
     let status = agent.json(&["status", "stamp"]);
     assert_eq!(
         (&status["generation"], status["history"].as_array().map(Vec::len)),
-        (&201.into(), Some(20)),
+        (&(swaps + 1).into(), Some(20)),
         "{status}"
     );
     let back = agent.json(&["rollback", "swap-command/stamp"]);
-    assert_eq!((&back["generation"], &back["watch"]), (&202.into(), &"passed".into()), "{back}");
+    assert_eq!((&back["generation"], &back["watch"]), (&(swaps + 2).into(), &"passed".into()), "{back}");
     assert_eq!(agent.into_agent().stop().code, Some(0));
-    assert_eq!(check_all(&lines(&pipeline)).len(), 202);
+    assert_eq!(check_all(&lines(&pipeline)).len(), swaps + 2);
 }
 
 #[test]
@@ -102,7 +109,7 @@ fn swap_without_end(agent: &Managed, plugins: [String; 2], stop: &Arc<AtomicBool
 fn an_agent_killed_in_the_middle_of_a_swap_starts_with_what_its_file_names_and_loses_nothing() {
     let mut random = StdRng::seed_from_u64(soak::seed());
     let pipeline = PipelineFile::new("swap-kill", &all_numbers_to_files(""));
-    let versions = ["v1", "v2"].map(|version| stamp_version(pipeline.folder().path(), version).display().to_string());
+    let versions = two_versions(pipeline.folder().path());
     let mut digest = None;
     for _ in 0..5 {
         let agent = Managed::run(&pipeline);

@@ -107,6 +107,21 @@ async fn one_that_fails_on_live_batches_is_sent_back_in_its_watch_window_and_its
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_that_traps_on_its_thousandth_batch_has_done_the_999_before_it() {
+    let running = Running::start("bad-thousandth", "", &all_numbers_to_files("")).await;
+    running.until_accepted("stamp", 10_000).await;
+    let watch = Duration::from_secs(1000);
+    let trapping = with(&stamp(running.folder(), "v2"), r#"{"fault":"trap","at":1000}"#);
+    let request = SwapRequest { watch, wait_for: WaitFor::Watch, ..trapping };
+    assert_eq!(running.swap("stamp", request).await.unwrap_err().step, SwapStep::Watch);
+    let lines = lines(&running.stop().await);
+    assert_eq!(check_all(&lines), ["v1", "v2", "v1"]);
+    let mut batches = Batches::default();
+    lines.iter().for_each(|line| batches.arrived(&line.version, &line.batch));
+    assert_eq!(batches.whole()["v2"], 999);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_that_is_much_slower_is_sent_back() {
     let (error, versions) = refused("bad-slow", |folder| SwapRequest {
         watch: Duration::from_secs(100),

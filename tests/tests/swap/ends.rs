@@ -11,7 +11,9 @@ use wasmflow_tests::agent::PipelineFile;
 use wasmflow_tests::component::component;
 use wasmflow_tests::ledger::{self, Ledger};
 use wasmflow_tests::netcat::NetcatClient;
+use wasmflow_tests::pipelines;
 use wasmflow_tests::port::free_port;
+use wasmflow_tests::rolled::rolled_lines;
 
 use crate::world::*;
 
@@ -149,39 +151,15 @@ async fn a_source_before_a_file_channel_and_its_interceptor_are_swapped_with_eac
     check_all(&lines(&running.stop().await));
 }
 
-/// These stages before files with the events' bodies as lines.
-fn to_files(stages: &str) -> String {
-    format!(
-        r#"{stages}
-    [channels.events]
-    type = "memory"
-
-    [sinks.files]
-    plugin = "file-roll"
-    channel = "events"
-    config = {{ dir = "out", roll_interval = "0" }}
-    allow = {{ dirs = [{{ path = "out", write = true }}] }}
-"#
-    )
-}
-
 /// Every line in the folder `out`, as it was sent.
 fn ledger_of(file: &PipelineFile) -> Ledger {
-    let texts = files(file).into_iter().map(|path| std::fs::read_to_string(path).unwrap());
-    let texts: Vec<String> = texts.collect();
-    Ledger::of(texts.iter().flat_map(|text| text.lines()))
+    Ledger::of(rolled_lines(&file.folder().join("out")))
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tailed_log_that_grows_has_each_line_once_through_twenty_swaps() {
-    let stages = r#"
-    [sources.log]
-    plugin = "tail"
-    channels = ["events"]
-    config = { files = ["logs/*.log"], file_header = false }
-    allow = { dirs = [{ path = "logs" }] }
-"#;
-    let running = Running::start("swap-tail", "", &to_files(stages)).await;
+    let stages = pipelines::tail_to("poll_interval = \"20ms\"", pipelines::FILES);
+    let running = Running::start("swap-tail", "", &stages).await;
     let stop = Arc::<AtomicBool>::default();
     let log = running.folder().join("logs/app.log");
     std::fs::create_dir_all(log.parent().unwrap()).unwrap();
@@ -198,37 +176,32 @@ async fn a_tailed_log_that_grows_has_each_line_once_through_twenty_swaps() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_of_a_listening_source_see_a_reconnect_at_most_and_each_answered_line_is_there_once() {
+    const SWAPS: usize = 20;
     let port = free_port();
-    let stages = format!(
-        r#"
-    [sources.netcat]
-    plugin = "netcat"
-    channels = ["events"]
-    config = {{ bind = "127.0.0.1:{port}" }}
-    allow = {{ listen = ["127.0.0.1:{port}"] }}
-"#
-    );
-    let running = Running::start("swap-netcat", "", &to_files(&stages)).await;
+    let running = Running::start("swap-netcat", "", &pipelines::netcat_to(port, pipelines::FILES)).await;
     let stop = Arc::<AtomicBool>::default();
     let told = stop.clone();
     let asking = tokio::task::spawn_blocking(move || {
         let mut client = NetcatClient::connect(port);
-        let mut asked = 0;
+        let (mut asked, mut reconnects) = (0, 0);
         while !told.load(Ordering::Relaxed) {
             match client.ask_if_open(&ledger::line("client", asked)).as_deref() {
                 Some("OK") => asked += 1,
                 Some(other) => panic!("answered `{other}`"),
-                // More than once in a swap, where it comes into the queue of a listener that is about to close.
-                None => client = NetcatClient::connect(port),
+                None => {
+                    client = NetcatClient::connect(port);
+                    reconnects += 1;
+                }
             }
         }
-        asked
+        (asked, reconnects)
     });
-    for _ in 0..20 {
+    for _ in 0..SWAPS {
         running.swap("netcat", anew()).await.unwrap();
     }
     stop.store(true, Ordering::Relaxed);
-    let asked = asking.await.unwrap();
+    let (asked, reconnects) = asking.await.unwrap();
+    assert!(reconnects <= SWAPS, "{reconnects} reconnects in {SWAPS} swaps");
     let file = running.stop().await;
     ledger_of(&file).assert_each_once_in_order("client", asked);
 }

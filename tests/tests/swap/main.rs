@@ -3,5 +3,4 @@
 mod candidates;
 mod ends;
 mod interceptors;
-mod kafka;
 mod world;

@@ -20,7 +20,7 @@ pub struct Config {
     /// `reject`, `reject-batch`, `fatal`: which bodies are meant.
     #[serde(default = "bad")]
     pattern: String,
-    /// `slow`: how long a delivery takes. `partly`, `retry`: how long to wait before the next attempt.
+    /// `slow`, `slow-open`, `slow-drain`: how long a delivery, opening it, or a drain takes. `partly`, `retry`: how long to wait before the next attempt.
     #[serde(default = "nothing")]
     delay: Duration,
     /// Prints a line `log first-next attempt` before each delivery.
@@ -42,6 +42,8 @@ enum Mode {
     Flaky,
     Fatal,
     Slow,
+    SlowOpen,
+    SlowDrain,
 }
 
 fn two() -> usize {
@@ -70,6 +72,9 @@ impl Sink for Corner {
     const TICK: Option<std::time::Duration> = Some(std::time::Duration::from_millis(20));
 
     fn open(config: Config) -> Result<Self, Failure> {
+        if config.mode == Mode::SlowOpen {
+            std::thread::sleep(config.delay.0);
+        }
         Ok(Corner { config, calls: 0, held: Vec::new(), held_events: 0 })
     }
 
@@ -85,6 +90,9 @@ impl Sink for Corner {
     fn flush(&mut self, drain: bool) -> Result<bool, Failure> {
         if drain || self.config.release_on_tick {
             self.release()?;
+        }
+        if drain && self.config.mode == Mode::SlowDrain {
+            std::thread::sleep(self.config.delay.0);
         }
         Ok(self.held.is_empty())
     }
@@ -115,7 +123,7 @@ impl Corner {
                 return Err(Failure::retry_after("fails now and then", self.config.delay.0));
             }
             Mode::Slow => std::thread::sleep(self.config.delay.0),
-            Mode::RejectBatch | Mode::Fatal | Mode::Retry | Mode::Flaky => {}
+            Mode::RejectBatch | Mode::Fatal | Mode::Retry | Mode::Flaky | Mode::SlowOpen | Mode::SlowDrain => {}
         }
         console::write(&lines(&batch.bodies(), |_| true))?;
         Ok(Outcome::Delivered)

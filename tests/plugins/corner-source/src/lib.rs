@@ -34,6 +34,8 @@ enum Mode {
     Endless,
     /// Its position is not kept: it cannot replay what is lost.
     Forgetful,
+    /// Takes a minute to open.
+    SlowOpen,
 }
 
 fn hundred() -> u64 {
@@ -55,6 +57,9 @@ impl Source for Corner {
     fn open(config: Config, position: &Position) -> Result<Self, Failure> {
         let next = ["next", "even", "odd"].map(|key| position.number(key));
         let next = next.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().max();
+        if config.mode == Mode::SlowOpen {
+            std::thread::sleep(Duration::from_secs(60));
+        }
         log::info(format!("opened at {next:?} with {} parts", position.iter().count()));
         Ok(Corner { config, next: next.unwrap_or(0), polls: 0 })
     }

@@ -1,7 +1,9 @@
-//! An interceptor that stamps its version into a header. Tests make other versions of it by changing the two letters in the
-//! component, and have it fail at a batch of their choice.
+//! An interceptor that stamps its version, and which batch of which instance it was, into headers. Tests make other versions of it by
+//! changing the two letters in the component, and have it fail at a batch of their choice.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::hint::black_box;
+use std::time::Duration;
 
 use wasmflow_sdk::prelude::*;
 
@@ -36,6 +38,8 @@ enum Fault {
     Retry,
     /// Drops the last event, from that batch on.
     Drop,
+    /// Waits for a minute when it is to let go of everything.
+    Drain,
 }
 
 fn one() -> u64 {
@@ -45,6 +49,8 @@ fn one() -> u64 {
 /// The interceptor.
 pub struct Stamp {
     config: Config,
+    /// Tells it from every other instance.
+    instance: u64,
     /// Batches kept back, with their numbers.
     kept: Vec<(u64, Vec<Event>)>,
 }
@@ -54,7 +60,7 @@ impl Interceptor for Stamp {
     const ABOUT: &'static str = "Stamps its version into a header.";
 
     fn open(config: Config) -> Result<Self, Failure> {
-        let stamp = Stamp { config, kept: Vec::new() };
+        let stamp = Stamp { config, instance: RandomState::new().hash_one(0), kept: Vec::new() };
         stamp.fail(0, 0)?;
         Ok(stamp)
     }
@@ -66,8 +72,7 @@ impl Interceptor for Stamp {
     fn intercept_numbered(&mut self, batch: &mut Batch, number: u64) -> Result<Option<u64>, Failure> {
         let count = batch.count();
         self.fail(number, count)?;
-        batch.set_header("version", Column::constant(version()))?;
-        batch.set_header("batch", Column::constant(format!("{number}/{count}")))?;
+        self.stamp(batch, number)?;
         match self.fault(number) {
             Some(Fault::Reject) => batch.reject(&[Rejection::new(0, "bad by request")])?,
             Some(Fault::Drop) => batch.select(&(0..count as u32 - 1).collect::<Vec<_>>())?,
@@ -86,6 +91,9 @@ impl Interceptor for Stamp {
 
     fn flush(&mut self, batch: &mut Batch, drain: bool) -> Result<Option<u64>, Failure> {
         if drain {
+            if self.config.fault == Some(Fault::Drain) {
+                std::thread::sleep(Duration::from_secs(60));
+            }
             let events: Vec<Event> = self.kept.drain(..).flat_map(|(_, events)| events).collect();
             batch.set_events(&events);
         }
@@ -94,6 +102,18 @@ impl Interceptor for Stamp {
 }
 
 impl Stamp {
+    /// A batch that has been stamped before keeps what it has, so that a second stamp shows.
+    fn stamp(&self, batch: &mut Batch, number: u64) -> Result<(), Failure> {
+        let mut stamp = format!("{:016x}-{number}/{}", self.instance, batch.count());
+        if let Some(before) = batch.header("batch") {
+            let before = before.get(0).unwrap_or_default();
+            stamp = format!("{} {stamp}", String::from_utf8_lossy(before));
+        }
+        batch.set_header("version", Column::constant(version()))?;
+        batch.set_header("batch", Column::constant(stamp))?;
+        Ok(())
+    }
+
     fn fault(&self, number: u64) -> Option<Fault> {
         self.config.fault.filter(|_| number >= self.config.at && (number > 0) == (self.config.at > 0))
     }
@@ -112,12 +132,12 @@ impl Stamp {
             }
             Some(Fault::Slow) => {
                 let began = std::time::Instant::now();
-                while began.elapsed() < std::time::Duration::from_millis(100) {}
+                while began.elapsed() < Duration::from_millis(100) {}
                 Ok(())
             }
             Some(Fault::Fatal) => Err(Failure::fatal("fatal by request")),
             Some(Fault::Retry) => Err(Failure::retry("retry by request")),
-            Some(Fault::Reject | Fault::Drop) | None => Ok(()),
+            Some(Fault::Reject | Fault::Drop | Fault::Drain) | None => Ok(()),
         }
     }
 }

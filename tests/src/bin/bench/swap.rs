@@ -1,24 +1,29 @@
 //! How long events wait at a swap, under full load: from the last batch of the old generation to the first of the new.
 //!
 //! Of sources and sinks the switch alone is told, from one batch to the stage being ready for the next: between their batches they
-//! wait for events too.
+//! wait for events too. Swaps are asked for over one agent's endpoint, since a process for each would be most of the load.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use wasmflow_tests::admin::Managed;
+use anyhow::ensure;
+use serde_json::json;
 use wasmflow_tests::agent::PipelineFile;
+use wasmflow_tests::asked::Asked;
 use wasmflow_tests::broker::KafkaBroker;
-use wasmflow_tests::component::{component, stamp_version};
+use wasmflow_tests::component::component;
 use wasmflow_tests::pipelines;
 use wasmflow_tests::records::Topics;
+use wasmflow_tests::stamped::two_versions;
 
 use crate::report::Report;
 
 /// Enough for a 99th percentile that is not the worst of them.
 const SWAPS: usize = 500;
-const SWAPS_OF_ENDS: usize = 100;
-/// More than are copied while the stages are swapped: 2 GB.
-const RECORDS: u64 = 20_000_000;
+const SWAPS_OF_ENDS: usize = 200;
+/// The swaps of one stage end after this, however many were made.
+const SPAN: Duration = Duration::from_secs(12);
+/// 1.5 GB: more than are copied while the stages are swapped.
+const RECORDS: u64 = 15_000_000;
 
 /// The waits at the swaps of one stage, in milliseconds.
 #[derive(Default)]
@@ -30,43 +35,23 @@ struct Waits {
 }
 
 pub fn measure(report: &mut Report) -> anyhow::Result<()> {
-    let stages = format!("{}{}", stress(), pipelines::NOWHERE);
-    let pipeline = PipelineFile::new("bench-swap", &stages);
-    let versions = versions(&pipeline);
-    let agent = Managed::run(&pipeline);
-    // Reading and compiling comes first, once for each version.
-    swap(&agent, "stamp", &versions, 2);
-    let waits = swap(&agent, "stamp", &versions, SWAPS);
-    report.add("swap of an interceptor, gap between batches, median", percentile(&waits.gaps, 50), "ms");
-    report.add("swap of an interceptor, gap between batches, p99", percentile(&waits.gaps, 99), "ms");
-    report.add("swap of an interceptor, the switch alone, p99", percentile(&waits.pauses, 99), "ms");
-    for (stage, plugin) in [("numbers", "stress"), ("nowhere", "null")] {
-        ends(report, &agent, stage, plugin);
-    }
-    agent.into_agent().kill();
-    files(report);
+    let pipeline = PipelineFile::new("bench-swap", &format!("{}{}", stress(), pipelines::NOWHERE));
+    let asked = Asked::run(&pipeline, &[]);
+    interceptor(report, &asked, &pipeline, "stress -> stamp -> null");
+    ends(report, &asked, "numbers", "stress")?;
+    ends(report, &asked, "nowhere", "null")?;
+    asked.agent.kill();
+    files(report)?;
     kafka(report)
 }
 
 /// A sink with a folder, and a disk behind it.
-fn files(report: &mut Report) {
-    let stages = format!(
-        r#"{}
-    [channels.events]
-    type = "memory"
-
-    [sinks.files]
-    plugin = "file-roll"
-    channel = "events"
-    config = {{ dir = "out", roll_bytes = "100MiB" }}
-    allow = {{ dirs = [{{ path = "out", write = true }}] }}
-"#,
-        stress()
-    );
-    let pipeline = PipelineFile::new("bench-swap-files", &stages);
-    let agent = Managed::run(&pipeline);
-    ends(report, &agent, "files", "file-roll");
-    agent.into_agent().kill();
+fn files(report: &mut Report) -> anyhow::Result<()> {
+    let pipeline = PipelineFile::new("bench-swap-files", &format!("{}{}", stress(), pipelines::FILES));
+    let asked = Asked::run(&pipeline, &[]);
+    ends(report, &asked, "files", "file-roll")?;
+    asked.agent.kill();
+    Ok(())
 }
 
 /// From topic to topic with exactly-once: the source, the interceptor and the sink.
@@ -75,50 +60,66 @@ fn kafka(report: &mut Report) -> anyhow::Result<()> {
     let topics = Topics::at(broker.address());
     topics.create("bench-swap-in", 1)?;
     topics.create("bench-swap-out", 1)?;
-    let filler = PipelineFile::new(
-        "bench-swap-fill",
-        &format!(
-            "{}{}",
-            pipelines::topic_sink(&pipelines::connection(&broker.address()), "bench-swap-in"),
-            stress().replace("size_bytes = 100", &format!("size_bytes = 100, total = {RECORDS}"))
-        ),
-    );
+    let filling = stress().replace("size_bytes = 100", &format!("size_bytes = 100, total = {RECORDS}"));
+    let sink = pipelines::topic_sink(&pipelines::connection(&broker.address()), "bench-swap-in");
+    eprintln!("  filling a topic with {RECORDS} records");
     // All of it first: the copy is never without records.
-    filler.run().expect_done(Duration::from_secs(600));
-    let stages = format!(
-        "{}{}",
-        pipelines::topic_to_topic(&broker.address(), "bench-swap-in", "bench-swap-out")
-            .replace("follow = false", "follow = true")
-            .replace(pipelines::AFFIX, "")
-            .replace("affix", "stamp"),
-        interceptor()
-    );
+    PipelineFile::new("bench-swap-fill", &format!("{sink}{filling}")).run().expect_done(Duration::from_secs(300));
+    let stages = pipelines::topic_to_topic(&broker.address(), "bench-swap-in", "bench-swap-out")
+        .replace("follow = false", "follow = true")
+        .replace(pipelines::AFFIX, STAMP)
+        .replace("\"affix\"", "\"stamp\"")
+        .replace("STAMP", &component("stamp-interceptor").display().to_string());
     let pipeline = PipelineFile::new("bench-swap-kafka", &stages);
     pipeline.promise("delivery = \"exactly-once\"\n");
-    let versions = versions(&pipeline);
-    let agent = Managed::run(&pipeline);
-    swap(&agent, "stamp", &versions, 2);
-    let waits = swap(&agent, "stamp", &versions, SWAPS);
-    report.add("the same from Kafka to Kafka, exactly-once, p99", percentile(&waits.gaps, 99), "ms");
+    let asked = Asked::run(&pipeline, &[]);
+    asked.until_out("topic", 100_000);
+    interceptor(report, &asked, &pipeline, "Kafka -> stamp -> Kafka, exactly-once");
     for stage in ["in", "topic"] {
-        ends(report, &agent, stage, "kafka");
+        ends(report, &asked, stage, "kafka")?;
     }
-    agent.into_agent().kill();
+    let copied = asked.stage("in")["counters"]["out_events"].as_u64().unwrap_or_default();
+    ensure!(copied < RECORDS, "the records were copied before the swaps were over");
+    asked.agent.kill();
     Ok(())
 }
 
-fn ends(report: &mut Report, agent: &Managed, stage: &str, plugin: &str) {
-    let waits = swap(agent, stage, &[plugin.to_owned(), plugin.to_owned()], SWAPS_OF_ENDS);
-    let kind = agent.json(&["status", stage])["kind"].as_str().unwrap_or_default().to_owned();
-    report.add(format!("swap of {plugin} ({kind}), p99"), percentile(&waits.pauses, 99), "ms");
-    report.add("the same beside its own close and open, p99", percentile(&waits.beside, 99), "ms");
+/// Swaps back and forth between two versions of the interceptor.
+fn interceptor(report: &mut Report, asked: &Asked, pipeline: &PipelineFile, what: &str) {
+    let versions = two_versions(pipeline.folder().path());
+    // Reading and compiling comes first, once for each version.
+    swap(asked, "stamp", &versions, 2);
+    let waits = swap(asked, "stamp", &versions, SWAPS);
+    eprintln!("  {} swaps of the interceptor of {what}", waits.pauses.len());
+    both(report, &format!("{what}: between the last batch and the first at a swap"), &waits.gaps);
+    both(report, "the switch alone", &waits.pauses);
 }
 
-fn swap(agent: &Managed, stage: &str, plugins: &[String; 2], swaps: usize) -> Waits {
-    let mut waits = Waits::default();
+/// Swaps a source or a sink to the plugin that it is.
+fn ends(report: &mut Report, asked: &Asked, stage: &str, plugin: &str) -> anyhow::Result<()> {
+    let plugins = [plugin.to_owned(), plugin.to_owned()];
+    let waits = swap(asked, stage, &plugins, SWAPS_OF_ENDS);
+    let kind = asked.stage(stage)["kind"].as_str().unwrap_or_default().to_owned();
+    eprintln!("  {} swaps of the {kind} {plugin}", waits.pauses.len());
+    ensure!(waits.pauses.len() > 20, "too few swaps of {stage} for a percentile");
+    both(report, &format!("swap of the {kind} {plugin}"), &waits.pauses);
+    both(report, "the same beside its own drain, close and open", &waits.beside);
+    Ok(())
+}
+
+fn both(report: &mut Report, what: &str, values: &[f64]) {
+    for percent in [50, 99] {
+        report.add(format!("{what}, p{percent}"), percentile(values, percent), "ms");
+    }
+}
+
+fn swap(asked: &Asked, stage: &str, plugins: &[String; 2], swaps: usize) -> Waits {
+    let (mut waits, began) = (Waits::default(), Instant::now());
     for swap in 0..swaps {
-        let arguments = ["swap", stage, &plugins[swap % 2], "--wait-for", "first-batch"];
-        let report = agent.json(&arguments);
+        if began.elapsed() > SPAN {
+            break;
+        }
+        let report = asked.swapped(stage, &json!({ "plugin": plugins[swap % 2], "wait_for": "first-batch" }));
         let figure = |name: &str| report[name].as_f64().unwrap_or_else(|| panic!("no `{name}` in {report}"));
         // There is none where the stage has had no batch before.
         waits.gaps.extend(report["gap_ms"].as_f64());
@@ -128,11 +129,13 @@ fn swap(agent: &Managed, stage: &str, plugins: &[String; 2], swaps: usize) -> Wa
     waits
 }
 
-fn versions(pipeline: &PipelineFile) -> [String; 2] {
-    ["v2", "v1"].map(|version| stamp_version(pipeline.folder().path(), version).display().to_string())
-}
+const STAMP: &str = r#"
+    [interceptors.stamp]
+    plugin = "STAMP"
+"#;
 
 fn stress() -> String {
+    let stamp = STAMP.replace("STAMP", &component("stamp-interceptor").display().to_string());
     format!(
         r#"
     [sources.numbers]
@@ -140,13 +143,8 @@ fn stress() -> String {
     channels = ["events"]
     config = {{ size_bytes = 100 }}
     interceptors = ["stamp"]
-{}"#,
-        interceptor()
+{stamp}"#
     )
-}
-
-fn interceptor() -> String {
-    format!("\n    [interceptors.stamp]\n    plugin = \"{}\"\n", component("stamp-interceptor").display())
 }
 
 /// The value that so many percent are not above.
