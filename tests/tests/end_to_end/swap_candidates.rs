@@ -9,6 +9,7 @@ use wasmflow_tests::agent::PipelineFile;
 use wasmflow_tests::asked::{Asked, ask_for_swap};
 use wasmflow_tests::component::component;
 use wasmflow_tests::process::wait_until;
+use wasmflow_tests::stamped::all_numbers_to_files;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -167,30 +168,14 @@ fn a_bad_sink_is_refused_or_sent_back_with_its_step_and_each_number_arrives_once
     refused("sink");
 }
 
+const SLOW: &str = "config = { mode = \"slow\", delay = \"200ms\" }";
+
 #[test]
 fn a_swap_while_the_pipeline_drains_is_made_or_refused_and_everything_arrives() {
+    let stages = all_numbers_to_files("");
+    let (stages, _) = stages.split_once("[sinks.files]").expect("its sink is the last");
     let slow = format!(
-        r#"
-    [channels.events]
-    type = "memory"
-    capacity_events = 1000
-
-    [sources.numbers]
-    plugin = "seq"
-    channels = ["events"]
-    batch_events = 100
-    interceptors = ["stamp"]
-
-    [interceptors.stamp]
-    plugin = "{}"
-
-    [sinks.slow]
-    plugin = "{}"
-    channel = "events"
-    batch_events = 100
-    config = {{ mode = "slow", delay = "200ms" }}
-"#,
-        path("stamp-interceptor"),
+        "{stages}[sinks.slow]\nplugin = \"{}\"\nchannel = \"events\"\nbatch_events = 100\n{SLOW}",
         path("corner-sink")
     );
     let pipeline = PipelineFile::new("swap-drain", &slow);

@@ -37,7 +37,7 @@ struct Waits {
 pub fn measure(report: &mut Report) -> anyhow::Result<()> {
     let pipeline = PipelineFile::new("bench-swap", &format!("{}{}", stress(), pipelines::NOWHERE));
     let asked = Asked::run(&pipeline, &[]);
-    interceptor(report, &asked, &pipeline, "stress -> stamp -> null");
+    interceptor(report, &asked, &pipeline, "swap of an interceptor");
     ends(report, &asked, "numbers", "stress")?;
     ends(report, &asked, "nowhere", "null")?;
     asked.agent.kill();
@@ -74,7 +74,7 @@ fn kafka(report: &mut Report) -> anyhow::Result<()> {
     pipeline.promise("delivery = \"exactly-once\"\n");
     let asked = Asked::run(&pipeline, &[]);
     asked.until_out("topic", 100_000);
-    interceptor(report, &asked, &pipeline, "Kafka -> stamp -> Kafka, exactly-once");
+    interceptor(report, &asked, &pipeline, "swap of an interceptor, Kafka to Kafka exactly-once");
     for stage in ["in", "topic"] {
         ends(report, &asked, stage, "kafka")?;
     }
@@ -90,9 +90,9 @@ fn interceptor(report: &mut Report, asked: &Asked, pipeline: &PipelineFile, what
     // Reading and compiling comes first, once for each version.
     swap(asked, "stamp", &versions, 2);
     let waits = swap(asked, "stamp", &versions, SWAPS);
-    eprintln!("  {} swaps of the interceptor of {what}", waits.pauses.len());
-    both(report, &format!("{what}: between the last batch and the first at a swap"), &waits.gaps);
-    both(report, "the switch alone", &waits.pauses);
+    eprintln!("  {what}: {} of them", waits.pauses.len());
+    both(report, &format!("{what}, gap between batches"), &waits.gaps);
+    both(report, &format!("{what}, the switch alone"), &waits.pauses);
 }
 
 /// Swaps a source or a sink to the plugin that it is.
@@ -103,7 +103,7 @@ fn ends(report: &mut Report, asked: &Asked, stage: &str, plugin: &str) -> anyhow
     eprintln!("  {} swaps of the {kind} {plugin}", waits.pauses.len());
     ensure!(waits.pauses.len() > 20, "too few swaps of {stage} for a percentile");
     both(report, &format!("swap of the {kind} {plugin}"), &waits.pauses);
-    both(report, "the same beside its own drain, close and open", &waits.beside);
+    both(report, &format!("swap of the {kind} {plugin} beside its own drain, close and open"), &waits.beside);
     Ok(())
 }
 
