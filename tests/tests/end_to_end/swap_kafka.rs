@@ -151,8 +151,10 @@ impl<'b> Copy<'b> {
             feeder.join().expect("the feeder does not panic")
         })?;
         asked.until_out("to", fed * PARTITIONS as u64);
-        assert_eq!(asked.agent.stop().code, Some(0));
-        self.each_once(fed)
+        let batches = self.each_once(fed)?;
+        let ended = asked.agent.stop();
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        Ok(batches)
     }
 }
 

@@ -22,8 +22,8 @@ const SWAPS: usize = 500;
 const SWAPS_OF_ENDS: usize = 200;
 /// The swaps of one stage end after this, however many were made.
 const SPAN: Duration = Duration::from_secs(12);
-/// 1.5 GB: more than are copied while the stages are swapped.
-const RECORDS: u64 = 15_000_000;
+/// 1 GB: more than are copied while the stages are swapped.
+const RECORDS: u64 = 8_000_000;
 
 /// The waits at the swaps of one stage, in milliseconds.
 #[derive(Default)]
