@@ -102,7 +102,8 @@ impl Ledger {
         let numbers = self.numbers(stream);
         let wrong = numbers.iter().zip(0..).find(|(arrived, expected)| **arrived != *expected);
         if let Some((arrived, due)) = wrong {
-            return Some(format!("{arrived} arrived where {due} was due, {} lines in all", numbers.len()));
+            let lines = numbers.len();
+            return Some(format!("{arrived} arrived where {due} was due, {lines} lines in all of {count}"));
         }
         (numbers.len() as u64 != count).then(|| format!("{} of {count} lines arrived", numbers.len()))
     }

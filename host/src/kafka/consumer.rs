@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot};
 
 use super::assignment::{Assignment, NewPartition, part_key, part_offset, part_value};
-use super::client::{Client, Code, Event, GroupMetadata, PartitionQueue, TopicOffset, offset};
+use super::client::{Client, Code, Event, GroupMetadata, Lifeline, PartitionQueue, TopicOffset, offset};
 use super::fetch::Fetch;
 use super::stage::{Revocation, Start, Subscription};
 use super::transactional::GroupOffsets;
@@ -55,6 +55,8 @@ struct Shared {
     /// Records, an error or an end may be there for the reader.
     reader: Arc<Notify>,
     interrupted: AtomicBool,
+    /// Records were handed out since this was last looked at.
+    brought: AtomicBool,
 }
 
 #[derive(Default)]
@@ -103,6 +105,7 @@ impl Consumer {
             settled: Condvar::new(),
             reader: Arc::default(),
             interrupted: AtomicBool::new(false),
+            brought: AtomicBool::new(false),
         });
         let fixed = subscription.partitions.clone();
         if fixed.is_none() {
@@ -270,7 +273,10 @@ impl Shared {
             return Ok(Some(Fetch::Idle));
         }
         match state.assignment.gather(max_records, max_bytes) {
-            Ok(Some(gathered)) => Ok(Some(Fetch::Records { batch: gathered.batch, position: gathered.position })),
+            Ok(Some(gathered)) => {
+                self.brought.store(true, Ordering::Relaxed);
+                Ok(Some(Fetch::Records { batch: gathered.batch, position: gathered.position }))
+            }
             Ok(None) if state.missing.is_none() && state.assignment.reaches_end(&self.client) => Ok(Some(Fetch::AtEnd)),
             Ok(None) => Ok(None),
             Err(error) => {
@@ -302,7 +308,9 @@ impl Shared {
         }
         let mut last_commit = None;
         let mut reports = Vec::new();
+        let mut lifeline = Lifeline::new();
         while self.state().closing.is_none() {
+            lifeline.hold(&self.client, self.brought.swap(false, Ordering::Relaxed));
             let wait = self.commit_if_due(&mut last_commit);
             self.make_rewinds();
             self.find_ends();

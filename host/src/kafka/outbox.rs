@@ -31,12 +31,15 @@ struct State {
 }
 
 impl Outbox {
-    /// The transaction of this cut is open: what waited for it goes out.
+    /// The transaction of this cut is open: what waited for it goes out. What waited for an earlier one was sent by a sink that had not
+    /// heard yet that its transaction was given up; its events come again.
     pub fn open(&self, cut: u64, producer: &TransactionalProducer) {
         let mut state = self.state();
-        while state.waiting.front().is_some_and(|(waiting, _)| *waiting <= cut) {
-            let (_, delivery) = state.waiting.pop_front().expect("there is one");
-            producer.producer.send_delivery(delivery);
+        while let Some((waiting, delivery)) = state.waiting.pop_front_if(|(waiting, _)| *waiting <= cut) {
+            match waiting == cut {
+                true => producer.producer.send_delivery(delivery),
+                false => aborted(delivery),
+            }
         }
         state.open = Some((cut, producer.producer.clone()));
     }
@@ -53,9 +56,7 @@ impl Outbox {
             state.open = None;
             std::mem::take(&mut state.waiting)
         };
-        for (_, delivery) in waiting {
-            drop(delivery.lose(retry("the transaction was aborted".into())));
-        }
+        waiting.into_iter().for_each(|(_, delivery)| aborted(delivery));
     }
 
     /// Sends records of a cut, or keeps them for when its transaction is open.
@@ -64,6 +65,7 @@ impl Outbox {
         let mut state = self.state();
         match &state.open {
             Some((open, producer)) if *open == cut => producer.send_delivery(delivery),
+            Some((open, _)) if *open > cut => aborted(delivery),
             _ => state.waiting.push_back((cut, delivery)),
         }
         answer
@@ -72,4 +74,8 @@ impl Outbox {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn aborted(delivery: Delivery) {
+    drop(delivery.lose(retry("the transaction was aborted".into())));
 }

@@ -105,6 +105,21 @@ async fn what_waits_is_answered_when_its_transaction_will_not_come() {
 }
 
 #[tokio::test]
+async fn what_is_sent_for_a_transaction_that_was_given_up_is_in_no_later_one() {
+    let fixture = Fixture::new();
+    let (sink, producer) = fixture.open_transaction().await;
+    fixture.outbox.void();
+    // By a sink whose call had begun before.
+    let before = send(&sink, 1);
+    fixture.outbox.open(2, &producer);
+    let behind = send(&sink, 1);
+    for late in [before, behind] {
+        assert!(late.done().await.is_err());
+    }
+    assert!(send(&sink, 2).done().await.is_ok());
+}
+
+#[tokio::test]
 async fn a_coordinator_that_is_busy_is_asked_again() {
     let fixture = Fixture::new();
     fixture.fail_next(INIT_PRODUCER_ID, COORDINATOR_LOADING);

@@ -191,9 +191,12 @@ pub fn finish(agent: Agent, topics: &Topics, names: &[&str], count: u64) -> anyh
         });
         assert!(complete, "{name}: {:?} of {count} lines; the log:\n{}", highest(), agent.stderr().text());
     }
-    assert_eq!(agent.stop().code, Some(0));
+    let ended = agent.stop();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     for name in names {
-        all(name)?.assert_each_once_in_order("log", count);
+        if let Some(difference) = all(name)?.first_difference("log", count) {
+            panic!("{name}: {difference}; the log:\n{}", ended.stderr);
+        }
     }
     Ok(())
 }
