@@ -139,6 +139,7 @@ impl Running {
                 self.stopper.advance(Phase::Abandoned);
                 self.tasks.advance(Phase::Abandoned);
             }
+            let has_logs = self.workshop.logs().is_some();
             tokio::select! {
                 Some(ended) = self.tasks.next_ended() => drop(self.ended(ended)),
                 Some(Change { wanted, answer }) = self.changes.recv() => {
@@ -157,7 +158,8 @@ impl Running {
                     self.tasks.shutdown().await;
                     return false;
                 }
-                _ = look.tick() => {
+                // A thousand pipelines without file channels are not woken for nothing.
+                _ = look.tick(), if has_logs => {
                     if let Some(set) = self.workshop.logs() {
                         logs.look(set, self.workshop.channels().map(Channel::name));
                     }
