@@ -4,9 +4,10 @@
 use std::cell::Cell;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
+use std::ops::Range;
 use std::process::Stdio;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -22,7 +23,7 @@ use wasmflow_tests::records::{Feeder, Follower, Topics};
 use crate::Measuring;
 use crate::contest::{Contest, Sample};
 use crate::kafka::{Program, raw_kafka};
-use crate::openloop::{Arrivals, Latencies, Schedule, push_body};
+use crate::openloop::{Arrivals, BODY_BYTES, Latencies, Recorder, Schedule, push_body};
 use crate::report::Report;
 
 /// Of the greatest rate, in percent.
@@ -117,54 +118,63 @@ impl Netcat {
         Some(self.process.peak_resident_bytes() as f64 / 1e6)
     }
 
-    /// Hands each line of the console to `take`, in a thread of its own, until the agent ends.
-    fn each_line(&mut self, mut take: impl FnMut(&[u8]) + Send + 'static) {
+    /// Notes each line of the console, in a thread of its own, until the agent ends.
+    fn record(&mut self, schedule: Schedule) -> Arc<Arrivals> {
         let console = self.process.child_mut().stdout.take().expect("it was piped");
+        let arrivals = Arc::new(Arrivals::of(schedule));
+        let mut recorder = Recorder::of(arrivals.clone());
         std::thread::spawn(move || {
             let mut console = BufReader::with_capacity(256 << 10, console);
             let mut line = Vec::new();
             while console.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
-                take(&line);
+                recorder.arrived(&line);
                 line.clear();
             }
         });
+        arrivals
     }
 
-    /// Lines a second when as much is sent as is taken.
+    /// Lines a second when as much is sent as is taken: with this sender and this reader, which use the same cores.
     fn greatest(mut self) -> anyhow::Result<f64> {
-        let shown = Arc::new(AtomicU64::new(0));
-        let counted = shown.clone();
-        self.each_line(move |_| {
-            counted.fetch_add(1, Ordering::Relaxed);
-        });
-        let mut lines = Vec::new();
-        for number in 0..1000 {
-            push_body(&mut lines, number);
-            lines.push(b'\n');
-        }
         let start = Instant::now();
+        let arrivals = self.record(Schedule::without_end(start));
+        let (mut lines, mut sent) = (Vec::new(), 0);
         while start.elapsed() < GREATEST {
+            push_lines(&mut lines, sent..sent + 250);
+            sent += 250;
             self.client.write_all(&lines).context("the source went away")?;
         }
-        Ok(shown.load(Ordering::Relaxed) as f64 / start.elapsed().as_secs_f64())
+        Ok(arrivals.count() as f64 / start.elapsed().as_secs_f64())
     }
 
     fn at(&mut self, rate: f64) -> anyhow::Result<Latencies> {
         let schedule = Schedule::new(Instant::now(), rate, SPAN);
-        let arrivals = Arc::new(Arrivals::of(schedule));
-        let taken = arrivals.clone();
-        self.each_line(move |line| taken.arrived(line));
+        let arrivals = self.record(schedule);
         let mut lines = Vec::new();
         schedule.keep(|numbers| {
-            lines.clear();
-            for number in numbers {
-                push_body(&mut lines, number);
-                lines.push(b'\n');
-            }
+            push_lines(&mut lines, numbers);
             self.client.write_all(&lines).context("the source went away")
         })?;
         all_arrived(&arrivals, schedule)
     }
+}
+
+/// These events, a line each, in the place of what was there.
+fn push_lines(lines: &mut Vec<u8>, numbers: Range<u64>) {
+    lines.clear();
+    for number in numbers {
+        push_body(lines, number);
+        lines.push(b'\n');
+    }
+}
+
+/// These events, each by itself.
+fn bodies(numbers: Range<u64>) -> impl Iterator<Item = Vec<u8>> {
+    numbers.map(|number| {
+        let mut body = Vec::with_capacity(BODY_BYTES);
+        push_body(&mut body, number);
+        body
+    })
 }
 
 fn all_arrived(arrivals: &Arrivals, schedule: Schedule) -> anyhow::Result<Latencies> {
@@ -229,26 +239,25 @@ impl Loop {
         Ok(Self { copier, sender, reader, _pipeline: pipeline })
     }
 
-    /// Records a second when as much is sent as the client takes.
+    /// Records a second when as much is sent as the client takes: with this sender and this reader, which use the same cores.
     fn greatest(&self) -> anyhow::Result<f64> {
         let is_over = AtomicBool::new(false);
-        let mut bodies = vec![Vec::new(); 1000];
-        bodies.iter_mut().for_each(|body| push_body(body, 0));
+        let start = Instant::now();
+        let arrivals = Arrivals::of(Schedule::without_end(start));
         std::thread::scope(|threads| {
             let sending = threads.spawn(|| {
+                let mut sent = 0;
                 while !is_over.load(Ordering::Relaxed) {
-                    self.sender.feed(0, &bodies)?;
+                    self.sender.feed(0, bodies(sent..sent + 250))?;
+                    sent += 250;
                 }
                 anyhow::Ok(())
             });
-            let (mut copied, start) = (0_u64, Instant::now());
-            while start.elapsed() < GREATEST {
-                copied += u64::from(self.reader.next(Duration::from_millis(100))?.is_some());
-            }
+            let read = self.read(&arrivals, |_| start.elapsed() >= GREATEST);
             is_over.store(true, Ordering::Relaxed);
-            let rate = copied as f64 / start.elapsed().as_secs_f64();
+            let rate = arrivals.count() as f64 / start.elapsed().as_secs_f64();
             sending.join().expect("it does not panic")?;
-            Ok(rate)
+            read.map(|()| rate)
         })
     }
 
@@ -256,25 +265,23 @@ impl Loop {
         let schedule = Schedule::new(Instant::now(), rate, SPAN);
         let arrivals = Arrivals::of(schedule);
         std::thread::scope(|threads| {
-            let sending = threads.spawn(|| {
-                schedule.keep(|numbers| {
-                    let bodies = numbers.map(|number| {
-                        let mut body = Vec::with_capacity(crate::openloop::BODY_BYTES);
-                        push_body(&mut body, number);
-                        body
-                    });
-                    self.sender.feed(0, bodies)
-                })
-            });
+            let sending = threads.spawn(|| schedule.keep(|numbers| self.sender.feed(0, bodies(numbers))));
             let end = Instant::now() + LIMIT;
-            while arrivals.count() < schedule.events() && Instant::now() < end {
-                if let Some(body) = self.reader.next(Duration::from_millis(100))? {
-                    arrivals.arrived(&body);
-                }
-            }
+            self.read(&arrivals, |count| count >= schedule.events() || Instant::now() >= end)?;
             sending.join().expect("it does not panic")?;
             all_arrived(&arrivals, schedule)
         })
+    }
+
+    /// Notes what comes until that is enough, by its count.
+    fn read(&self, arrivals: &Arrivals, is_enough: impl Fn(u64) -> bool) -> anyhow::Result<()> {
+        let mut recorder = Recorder::of(arrivals);
+        while !is_enough(arrivals.count()) {
+            if let Some(body) = self.reader.next(Duration::from_millis(100))? {
+                recorder.arrived(&body);
+            }
+        }
+        Ok(())
     }
 }
 

@@ -2,7 +2,9 @@
 //! counts from then. A stall of the sender or of the pipeline is so met by all events that were due meanwhile (no coordinated
 //! omission).
 
+use std::ops::Deref;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::spread::percentile;
@@ -11,6 +13,8 @@ use crate::spread::percentile;
 const TICK: Duration = Duration::from_micros(250);
 /// What comes first is not counted: connections, caches and batch sizes settle.
 const WARM_UP: Duration = Duration::from_millis(800);
+/// Events that a reader notes under one lock.
+const NOTED_AT_ONCE: usize = 4096;
 /// Of a body: twenty digits and filler.
 pub const BODY_BYTES: usize = 100;
 
@@ -25,6 +29,11 @@ pub struct Schedule {
 impl Schedule {
     pub fn new(start: Instant, rate: f64, span: Duration) -> Self {
         Self { start, rate, span: WARM_UP + span }
+    }
+
+    /// For a sender that keeps to no rate.
+    pub fn without_end(start: Instant) -> Self {
+        Self { start, rate: f64::MAX, span: Duration::MAX }
     }
 
     pub fn events(&self) -> u64 {
@@ -63,11 +72,14 @@ impl Schedule {
     }
 }
 
-/// The body of an event: its number, then filler.
-pub fn push_body(out: &mut Vec<u8>, number: u64) {
+/// The body of an event: its number in twenty digits, then filler. Cheap, since sender and pipeline share the machine.
+pub fn push_body(out: &mut Vec<u8>, mut number: u64) {
     let start = out.len();
-    out.extend_from_slice(format!("{number:020} ").as_bytes());
     out.resize(start + BODY_BYTES, b'x');
+    for place in (start..start + 20).rev() {
+        out[place] = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
 }
 
 /// The number in a body, whatever stands around it.
@@ -82,13 +94,15 @@ pub fn number_in(body: &[u8]) -> Option<u64> {
 #[derive(Debug)]
 pub struct Arrivals {
     schedule: Schedule,
-    late: Mutex<Late>,
+    count: AtomicU64,
+    millis: Mutex<Vec<f64>>,
 }
 
-#[derive(Debug, Default)]
-struct Late {
+/// The reader's end: it notes many events at once.
+#[derive(Debug)]
+pub struct Recorder<A: Deref<Target = Arrivals>> {
+    arrivals: A,
     millis: Vec<f64>,
-    arrived: u64,
 }
 
 /// In milliseconds.
@@ -101,36 +115,46 @@ pub struct Latencies {
 
 impl Arrivals {
     pub fn of(schedule: Schedule) -> Self {
-        Self { schedule, late: Mutex::default() }
+        Self { schedule, count: AtomicU64::new(0), millis: Mutex::default() }
     }
 
-    /// # Panics
-    /// When another thread has panicked.
-    pub fn arrived(&self, body: &[u8]) {
-        let Some(number) = number_in(body) else { return };
-        let late = self.schedule.lateness(number);
-        let mut arrivals = self.late.lock().expect("no holder panics");
-        arrivals.arrived += 1;
-        if self.schedule.counts(number) {
-            arrivals.millis.push(late.as_secs_f64() * 1e3);
-        }
-    }
-
-    /// # Panics
-    /// When another thread has panicked.
     pub fn count(&self) -> u64 {
-        self.late.lock().expect("no holder panics").arrived
+        self.count.load(Ordering::Acquire)
     }
 
-    /// Of all events that count; nothing before the first.
+    /// Of all events that count, once all have arrived; nothing where none counts.
     ///
     /// # Panics
     /// When another thread has panicked.
     pub fn latencies(&self) -> Option<Latencies> {
-        let mut millis = self.late.lock().expect("no holder panics").millis.clone();
+        let mut millis = self.millis.lock().expect("no holder panics").clone();
         millis.sort_by(f64::total_cmp);
         let at = |percent| percentile(&millis, percent);
         (!millis.is_empty()).then(|| Latencies { p50: at(50.0), p99: at(99.0), p999: at(99.9) })
+    }
+}
+
+impl<A: Deref<Target = Arrivals>> Recorder<A> {
+    pub fn of(arrivals: A) -> Self {
+        Self { arrivals, millis: Vec::with_capacity(NOTED_AT_ONCE) }
+    }
+
+    /// Notes one event by its body; what has no number is none.
+    ///
+    /// # Panics
+    /// When another thread has panicked.
+    pub fn arrived(&mut self, body: &[u8]) {
+        let Some(number) = number_in(body) else { return };
+        let schedule = &self.arrivals.schedule;
+        if schedule.counts(number) {
+            self.millis.push(schedule.lateness(number).as_secs_f64() * 1e3);
+        }
+        let is_last = self.arrivals.count.load(Ordering::Relaxed) + 1 == schedule.events();
+        if is_last || self.millis.len() == NOTED_AT_ONCE {
+            self.arrivals.millis.lock().expect("no holder panics").append(&mut self.millis);
+        }
+        // Behind the note: whoever counts all of them finds all of them.
+        self.arrivals.count.fetch_add(1, Ordering::Release);
     }
 }
 
@@ -153,6 +177,7 @@ mod tests {
         let start = Instant::now() - WARM_UP - Duration::from_secs(1);
         let schedule = Schedule::new(start, 1000.0, Duration::from_secs(1));
         let arrivals = Arrivals::of(schedule);
+        let mut recorder = Recorder::of(&arrivals);
         let mut sent = Vec::new();
         schedule
             .keep(|numbers| {
@@ -160,7 +185,7 @@ mod tests {
                 for number in numbers {
                     let mut body = Vec::new();
                     push_body(&mut body, number);
-                    arrivals.arrived(&body);
+                    recorder.arrived(&body);
                 }
                 Ok(())
             })
