@@ -186,7 +186,8 @@ fn all_arrived(arrivals: &Arrivals, schedule: Schedule) -> anyhow::Result<Latenc
 fn kafka(report: &mut Report, measuring: &Measuring, broker: &KafkaBroker) -> anyhow::Result<()> {
     let ours = |from: &str, to: &str| {
         let stages = pipelines::topic_to_topic(&broker.address(), from, to).replace(", follow = false", "");
-        Program::ours(PipelineFile::new("kafka-open-loop", &stages))
+        // A group of its own: one that is gone without a word is not waited for.
+        Program::ours(PipelineFile::new(to, &stages))
     };
     // Until it is killed.
     let theirs = |from: &str, to: &str| raw_kafka(&["copy", &broker.address(), from, to, "1000000000"]).into();
