@@ -68,6 +68,15 @@ impl Column {
         }
     }
 
+    /// Bytes of the values that `count` events carry.
+    pub fn values_bytes(&self, count: usize) -> usize {
+        match self {
+            Self::Constant(value) => value.len() * count,
+            Self::Dense(values) | Self::Sparse { values, .. } => values.data().len(),
+            Self::Numbers(_) => self.written_out().values_bytes(count),
+        }
+    }
+
     /// Bytes held, for the channel's byte capacity.
     pub fn byte_size(&self) -> usize {
         match self {

@@ -7,6 +7,7 @@
 mod column;
 mod packed;
 mod record_headers;
+mod times;
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 pub use column::{Column, ColumnError};
 pub use packed::{Packed, PackedBuilder, PackedError};
 pub use record_headers::{RecordHeader, RecordHeaders};
+pub use times::{RecordTimes, TIMESTAMP};
 
 use packed::as_run;
 
@@ -30,6 +32,7 @@ pub struct Batch {
     bodies: Packed,
     headers: Arc<Vec<(Arc<str>, Column)>>,
     records: Option<RecordHeaders>,
+    times: Option<RecordTimes>,
     /// For each event its row in the batch as it was polled or taken; nothing while they are the same.
     origin: Option<Arc<[u32]>>,
 }
@@ -44,7 +47,7 @@ pub struct Event {
 impl Batch {
     /// A batch of these bodies, without headers.
     pub fn new(bodies: Packed) -> Self {
-        Self { bodies, headers: Arc::default(), records: None, origin: None }
+        Self { bodies, headers: Arc::default(), records: None, times: None, origin: None }
     }
 
     pub fn empty() -> Self {
@@ -102,18 +105,31 @@ impl Batch {
                 names.push(name);
             }
         }
+        if self.times.is_some() && !names.iter().any(|name| **name == *TIMESTAMP) {
+            names.push(TIMESTAMP.into());
+        }
         names
     }
 
     /// One header down the batch, or nothing where no event carries it.
     pub fn header(&self, name: &str) -> Option<Cow<'_, Column>> {
+        let own = self.own_header(name);
+        match &self.times {
+            Some(times) if name == TIMESTAMP => Some(Cow::Owned(times.column(own.as_deref()))),
+            _ => own,
+        }
+    }
+
+    /// As [`header`](Self::header), without what Kafka keeps beside a record's headers.
+    fn own_header(&self, name: &str) -> Option<Cow<'_, Column>> {
         match self.headers.iter().find(|(known, _)| &**known == name) {
             Some((_, column)) => Some(Cow::Borrowed(column)),
             None => self.records.as_ref()?.column(name).map(Cow::Owned),
         }
     }
 
-    /// The headers that are columns of this batch: all but those still in the form of [`records`](Self::records).
+    /// The headers that are columns of this batch: all but those still in the form of [`records`](Self::records) and
+    /// [`times`](Self::times).
     pub fn columns(&self) -> impl Iterator<Item = (&Arc<str>, &Column)> {
         self.headers.iter().map(|(name, column)| (name, column))
     }
@@ -121,6 +137,23 @@ impl Batch {
     /// The headers that came with Kafka records and that nobody has touched.
     pub fn records(&self) -> Option<&RecordHeaders> {
         self.records.as_ref()
+    }
+
+    /// The times that Kafka keeps beside its records: the header `timestamp` of the events that nobody has set it for.
+    pub fn times(&self) -> Option<&RecordTimes> {
+        self.times.as_ref()
+    }
+
+    /// Attaches the times that Kafka keeps beside its records.
+    ///
+    /// # Errors
+    /// When there is not one for each event.
+    pub fn set_times(&mut self, times: Option<RecordTimes>) -> Result<(), ColumnError> {
+        if let Some(values) = times.as_ref().map(RecordTimes::len).filter(|&values| values != self.count()) {
+            return Err(ColumnError::Count { values, count: self.count() });
+        }
+        self.times = times;
+        Ok(())
     }
 
     /// Sets one header, replacing the column of that name.
@@ -134,7 +167,7 @@ impl Batch {
             self.remove_header(name);
             return Ok(());
         }
-        self.mask_record_header(name);
+        self.forget_native(name);
         let headers = Arc::make_mut(&mut self.headers);
         match headers.iter_mut().find(|(known, _)| &**known == name) {
             Some((_, known)) => *known = column,
@@ -145,7 +178,7 @@ impl Batch {
 
     /// Removes one header from every event.
     pub fn remove_header(&mut self, name: &str) {
-        self.mask_record_header(name);
+        self.forget_native(name);
         if self.headers.iter().any(|(known, _)| &**known == name) {
             Arc::make_mut(&mut self.headers).retain(|(known, _)| &**known != name);
         }
@@ -165,6 +198,7 @@ impl Batch {
             self.bodies.slice(rows.clone()),
             |column| column.slice(rows.clone()),
             self.records.as_ref().map(|records| records.select(rows.clone())),
+            self.times.as_ref().and_then(|times| times.select(rows.clone())),
             rows.clone().map(|row| self.origin(row)).collect(),
         )
     }
@@ -185,6 +219,7 @@ impl Batch {
             self.bodies.select(rows),
             |column| column.select(rows),
             self.records.as_ref().map(|records| records.select(rows.iter().map(|&row| row as usize))),
+            self.times.as_ref().and_then(|times| times.select(rows.iter().map(|&row| row as usize))),
             rows.iter().map(|&row| self.origin(row as usize)).collect(),
         ))
     }
@@ -208,6 +243,8 @@ impl Batch {
             let names: Vec<_> = joined.headers.iter().map(|(name, _)| name.clone()).collect();
             names.iter().for_each(|name| joined.mask_record_header(name));
         }
+        let times: Vec<_> = batches.iter().map(|batch| (batch.times.as_ref(), batch.count())).collect();
+        joined.times = RecordTimes::concat(&times);
         joined
     }
 
@@ -243,7 +280,8 @@ impl Batch {
     pub fn byte_size(&self) -> usize {
         let headers: usize = self.headers.iter().map(|(name, column)| name.len() + column.byte_size()).sum();
         let records = self.records.as_ref().map_or(0, RecordHeaders::byte_size);
-        self.bodies.data().len() + 4 * self.count() + headers + records
+        let times = self.times.as_ref().map_or(0, RecordTimes::byte_size);
+        self.bodies.data().len() + 4 * self.count() + headers + records + times
     }
 
     /// One event in row form.
@@ -274,6 +312,14 @@ impl Batch {
             .collect()
     }
 
+    /// What Kafka brought under this name counts no more.
+    fn forget_native(&mut self, name: &str) {
+        self.mask_record_header(name);
+        if name == TIMESTAMP {
+            self.times = None;
+        }
+    }
+
     fn mask_record_header(&mut self, name: &str) {
         if let Some(records) = &mut self.records {
             records.mask(name);
@@ -285,10 +331,11 @@ impl Batch {
         bodies: Packed,
         pick: impl Fn(&Column) -> Option<Column>,
         records: Option<RecordHeaders>,
+        times: Option<RecordTimes>,
         origin: Arc<[u32]>,
     ) -> Self {
         let headers = self.headers.iter().filter_map(|(name, column)| Some((name.clone(), pick(column)?))).collect();
-        Self { bodies, headers: Arc::new(headers), records, origin: Some(origin) }
+        Self { bodies, headers: Arc::new(headers), records, times, origin: Some(origin) }
     }
 }
 
@@ -302,7 +349,7 @@ fn concat_headers(batches: &[Batch]) -> Vec<(Arc<str>, Column)> {
     names
         .into_iter()
         .map(|name| {
-            let columns: Vec<_> = batches.iter().map(|batch| batch.header(name)).collect();
+            let columns: Vec<_> = batches.iter().map(|batch| batch.own_header(name)).collect();
             let parts: Vec<_> =
                 columns.iter().zip(batches).map(|(column, batch)| (column.as_deref(), batch.count())).collect();
             (name.clone(), Column::concat(&parts))

@@ -83,6 +83,12 @@ impl Packed {
         self.data.slice(self.span(index))
     }
 
+    /// The length of the longest item; 0 without items.
+    pub fn largest(&self) -> usize {
+        let starts = std::iter::once(&0).chain(self.ends.iter());
+        starts.zip(self.ends.iter()).map(|(start, end)| end - start).max().unwrap_or(0) as usize
+    }
+
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> {
         (0..self.len()).map(|index| self.get(index))
     }

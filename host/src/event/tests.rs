@@ -89,3 +89,46 @@ fn a_header_that_is_a_column_in_one_batch_and_a_record_header_in_another_keeps_b
     assert_eq!(values, [b"9", b"1", b"2", b"3"]);
     assert_eq!(joined.records().map(|records| records.untouched(0).count()), Some(0));
 }
+
+fn timed(times: &[Option<i64>]) -> Batch {
+    let mut batch = Batch::new(times.iter().map(|_| "x").collect());
+    batch.set_times(RecordTimes::new(times.iter().copied())).unwrap();
+    batch
+}
+
+fn timestamps(batch: &Batch) -> Vec<Option<String>> {
+    let column = batch.header(TIMESTAMP);
+    let text = |row| Some(String::from_utf8(column.as_ref()?.get(row)?.into_owned()).unwrap());
+    (0..batch.count()).map(text).collect()
+}
+
+#[test]
+fn kafkas_times_show_as_a_header_until_somebody_sets_it() {
+    let mut batch = timed(&[Some(7), None]);
+    assert_eq!(timestamps(&batch), [Some("7".into()), None]);
+    assert_eq!(batch.header_names(), ["timestamp".into()]);
+    assert_eq!(batch.columns().count(), 0);
+    batch.set_header(TIMESTAMP, Column::Constant("9".into())).unwrap();
+    assert_eq!(timestamps(&batch), [Some("9".into()), Some("9".into())]);
+    let mut batch = timed(&[Some(7)]);
+    batch.remove_header(TIMESTAMP);
+    assert_eq!(timestamps(&batch), [None]);
+}
+
+#[test]
+fn a_time_of_the_records_own_shows_in_place_of_kafkas() {
+    let mut batch = timed(&[Some(7), Some(8)]);
+    batch.set_records(RecordHeaders::new([vec![record(TIMESTAMP, Some("1"))], vec![]]));
+    assert_eq!(timestamps(&batch), [Some("1".into()), Some("8".into())]);
+    assert_eq!(batch.records().unwrap().untouched(0).count(), 1);
+}
+
+#[test]
+fn kafkas_times_follow_their_events_and_stay_apart_from_set_ones() {
+    let stamped = Batch::from_events(&[event("a", &[(TIMESTAMP, "1")])]);
+    let joined = Batch::concat(&[timed(&[Some(7), None, Some(9)]).select(&[2, 0]).unwrap(), stamped, sample()]);
+    assert_eq!(timestamps(&joined.slice(0..4)), [Some("9".into()), Some("7".into()), Some("1".into()), None]);
+    let columns: Vec<_> = joined.columns().filter(|(name, _)| ***name == *TIMESTAMP).collect();
+    assert_eq!(columns.len(), 1);
+    assert_eq!(columns[0].1.get(0), None, "only what was set is a column");
+}

@@ -3,14 +3,17 @@
 //! The thread polls the client whether records are taken or not, so a full channel never makes the group think that we are
 //! gone; librdkafka's prefetch is bounded, so it then stops fetching by itself.
 
+mod rebalance;
+mod serve;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot};
 
-use super::assignment::{Assignment, NewPartition, part_key, part_offset, part_value};
-use super::client::{Client, Code, Event, GroupMetadata, Lifeline, PartitionQueue, TopicOffset, offset};
+use super::assignment::{Assignment, part_key, part_value};
+use super::client::{Client, GroupMetadata, TopicOffset};
 use super::fetch::Fetch;
 use super::stage::{Revocation, Start, Subscription};
 use super::transactional::GroupOffsets;
@@ -18,15 +21,6 @@ use super::verdict::{self, retry};
 use crate::metrics::KafkaCounters;
 use crate::plugin::Failure;
 use crate::position::{Part, Position};
-
-/// How long the thread sleeps when there is nothing to do. Events and wake-ups end it at once.
-const IDLE: Duration = Duration::from_secs(1);
-
-/// Settled offsets are committed no more often than this: a lag repeats events after a lost agent, and loses none.
-const COMMIT_INTERVAL: Duration = Duration::from_millis(250);
-
-/// Limit: how long a rebalance waits for what was handed out to be settled. Others wait for these partitions.
-const REVOKE_WAIT: Duration = Duration::from_secs(10);
 
 /// Limit: one question to a broker while partitions are taken over or given back.
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
@@ -262,8 +256,6 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    // The reader's side.
-
     fn fetch(&self, max_records: usize, max_bytes: usize) -> Result<Option<Fetch>, Failure> {
         let mut state = self.state();
         if let Some(failure) = state.failure.take() {
@@ -296,294 +288,5 @@ impl Shared {
             Some(missing) if state.assignment.is_empty() => Err(retry(missing.clone())),
             _ => Ok(Fetch::Idle),
         }
-    }
-
-    // The thread's side.
-
-    fn serve(&self, fixed: Option<Vec<(String, i32)>>) {
-        if let Some(partitions) = fixed {
-            let partitions: Vec<_> =
-                partitions.into_iter().map(|(topic, number)| TopicOffset::new(topic, number, offset::NONE)).collect();
-            self.take_over(&partitions);
-        }
-        let mut last_commit = None;
-        let mut reports = Vec::new();
-        let mut lifeline = Lifeline::new();
-        while self.state().closing.is_none() {
-            lifeline.hold(&self.client, self.brought.swap(false, Ordering::Relaxed));
-            let wait = self.commit_if_due(&mut last_commit);
-            self.make_rewinds();
-            self.find_ends();
-            match self.client.poll(wait, &mut reports) {
-                Some(Event::Assign(partitions)) => {
-                    self.counters.rebalances.add(1);
-                    self.take_over(&partitions);
-                }
-                Some(Event::Revoke(partitions)) => {
-                    self.counters.rebalances.add(1);
-                    self.give_back(&partitions);
-                }
-                Some(Event::Committed { code, offsets }) => self.committed(code, &offsets),
-                Some(Event::Error(error)) => self.error(&error),
-                _ => {}
-            }
-        }
-        self.finish();
-    }
-
-    /// Commits in the background when the interval has passed; answers how long the thread may sleep.
-    fn commit_if_due(&self, last: &mut Option<Instant>) -> Duration {
-        let mut state = self.state();
-        if !state.unsaid || self.revocation.is_some() {
-            return IDLE;
-        }
-        if let Some(last) = *last
-            && let Some(left) = COMMIT_INTERVAL.checked_sub(last.elapsed())
-        {
-            return left;
-        }
-        state.unsaid = false;
-        let offsets = state.assignment.take_commit(None);
-        drop(state);
-        *last = Some(Instant::now());
-        if !offsets.is_empty()
-            && let Err(error) = self.client.commit(&offsets)
-        {
-            self.committed(error.code, &offsets);
-        }
-        IDLE
-    }
-
-    fn committed(&self, code: Code, offsets: &[TopicOffset]) {
-        let failed: Vec<_> = offsets.iter().filter(|one| code != Code::OK || one.code != Code::OK).cloned().collect();
-        // Without a coordinator there is no answer at all for a while; librdkafka says `NO_OFFSET` for nothing to commit.
-        if failed.is_empty() || code == Code::NO_OFFSET {
-            return;
-        }
-        tracing::warn!(connection = %self.connection, %code, "offsets not committed; tried again");
-        let mut state = self.state();
-        state.assignment.forget_commit(&failed);
-        state.unsaid = true;
-    }
-
-    fn error(&self, error: &super::client::ClientError) {
-        let missing = matches!(error.code, Code::UNKNOWN_TOPIC | Code::UNKNOWN_TOPIC_OR_PARTITION);
-        let mut state = self.state();
-        if error.code == Code::FENCED_INSTANCE && state.lost {
-            // Our own request to join again, sent once more while a broker hung, fences us like another agent's. If there is another
-            // one, it is fenced by the consumer that follows, and says so.
-            tracing::warn!(connection = %self.connection, "fenced after the session had ended; joining anew");
-            state.dead = true;
-            drop(state);
-            self.revocation.iter().for_each(|revocation| revocation.void());
-            self.reader.notify_one();
-            return;
-        }
-        if missing {
-            let text =
-                format!("connection `{}`: {}; create the topic, or correct its name", self.connection, error.text);
-            tracing::warn!(connection = %self.connection, "{}", error.text);
-            state.missing = Some(text);
-        } else if let Some(failure) = verdict::of_client(&self.connection, error) {
-            state.failure = Some(failure);
-        } else {
-            return;
-        }
-        drop(state);
-        self.reader.notify_one();
-    }
-
-    fn make_rewinds(&self) {
-        let seeks = std::mem::take(&mut self.state().rewinds);
-        if seeks.is_empty() {
-            return;
-        }
-        let moved = self.client.seek(&seeks, ANSWER_WAIT);
-        let mut state = self.state();
-        match moved {
-            Ok(()) => state.assignment.release(&seeks),
-            Err(error) => {
-                tracing::warn!(connection = %self.connection, %error, "partitions not rewound; tried again");
-                let ours = seeks.into_iter().filter(|seek| state.assignment.holds(seek)).collect();
-                state.rewinds = ours;
-            }
-        }
-        drop(state);
-        self.reader.notify_one();
-    }
-
-    /// Asks again for the ends of partitions whose leader did not say when they were assigned.
-    fn find_ends(&self) {
-        let endless = self.state().assignment.endless();
-        for partition in endless {
-            match self.client.watermarks(&partition.topic, partition.partition, IDLE) {
-                Ok((low, high)) => self.state().assignment.set_end(&partition, low, high),
-                // The others wait for the same broker, most likely.
-                Err(_) => return,
-            }
-            self.reader.notify_one();
-        }
-    }
-
-    /// Takes over partitions: each starts at the greater of the pipeline's part and the group's offset.
-    fn take_over(&self, partitions: &[TopicOffset]) {
-        let Some(committed) = self.committed_offsets(partitions) else {
-            // Every rebalance wants an answer, also one that came too late.
-            let _ = self.client.assign(&[]);
-            return;
-        };
-        let position = self.state().position.clone();
-        let mut starts = Vec::new();
-        let mut added = Vec::new();
-        for group in &committed {
-            match self.prepare(group, &position) {
-                Ok((start, partition)) => {
-                    starts.push(start);
-                    added.push(partition);
-                }
-                Err(error) => tracing::warn!(topic = group.topic, partition = group.partition, %error, "not readable"),
-            }
-        }
-        if let Err(error) = self.client.assign(&starts) {
-            tracing::warn!(connection = %self.connection, %error, "partitions not taken over");
-            return;
-        }
-        tracing::info!(connection = %self.connection, partitions = added.len(), "partitions assigned");
-        let mut state = self.state();
-        added.into_iter().for_each(|partition| state.assignment.add(partition));
-        state.assignment.set_given();
-        state.lost = false;
-        if !partitions.is_empty() {
-            state.missing = None;
-        }
-        drop(state);
-        self.reader.notify_one();
-    }
-
-    /// The group's offsets; asked until they are known, since starting without them could repeat or skip records. Nothing
-    /// when the consumer closes meanwhile, or another member owns the partitions by then.
-    fn committed_offsets(&self, partitions: &[TopicOffset]) -> Option<Vec<TopicOffset>> {
-        while self.state().closing.is_none() && !self.client.assignment_lost() {
-            if partitions.is_empty() {
-                return Some(Vec::new());
-            }
-            match self.client.committed(partitions, ANSWER_WAIT) {
-                Ok(committed) => return Some(committed),
-                Err(error) => {
-                    if let Some(failure) = verdict::of_client(&self.connection, &error) {
-                        self.state().failure = Some(failure);
-                        self.reader.notify_one();
-                    }
-                    tracing::warn!(connection = %self.connection, %error, "the group's offsets are not known yet");
-                    std::thread::sleep(Duration::from_millis(200));
-                }
-            }
-        }
-        None
-    }
-
-    fn prepare(
-        &self,
-        group: &TopicOffset,
-        position: &Position,
-    ) -> Result<(TopicOffset, NewPartition), super::client::ClientError> {
-        let (topic, number) = (group.topic.as_str(), group.partition);
-        let committed = (group.offset >= 0).then_some(group.offset);
-        let stored = position.get(&part_key(topic, number)).and_then(|value| part_offset(value));
-        let watermarks = self.client.watermarks(topic, number, ANSWER_WAIT);
-        if let Err(error) = &watermarks {
-            tracing::warn!(topic, partition = number, %error, "the end of the partition is not known yet");
-        }
-        let (low, end) = watermarks.ok().unzip();
-        let start = stored.max(committed).or(match self.start {
-            Start::Earliest => low,
-            Start::Latest => end,
-        });
-        if let (Some(start), Some(low)) = (start, low)
-            && start < low
-        {
-            tracing::warn!(
-                topic,
-                partition = number,
-                next = start,
-                oldest = low,
-                records = low - start,
-                "records were not yet read and are gone from the broker"
-            );
-        }
-        let elsewhere = match self.start {
-            Start::Earliest => offset::BEGINNING,
-            Start::Latest => offset::END,
-        };
-        let queue = PartitionQueue::split(&self.client, topic, number, &self.reader)?;
-        let assigned = start.unwrap_or(elsewhere);
-        let partition = NewPartition { topic: topic.into(), number, queue, assigned, start, committed, low, end };
-        Ok((TopicOffset::new(topic, number, assigned), partition))
-    }
-
-    /// Gives partitions back: nothing more of them is handed out, what was is settled (or the wait is over), its offsets are
-    /// committed, and only then may others have them. Nothing is committed of partitions that others may have already.
-    fn give_back(&self, partitions: &[TopicOffset]) {
-        tracing::info!(connection = %self.connection, partitions = partitions.len(), "partitions revoked");
-        let deadline = Instant::now() + REVOKE_WAIT;
-        let mut state = self.state();
-        state.assignment.hold(partitions);
-        while !state.assignment.is_settled(partitions) && state.closing.is_none() && !self.client.assignment_lost() {
-            if let Some(revocation) = &self.revocation {
-                revocation.hurry();
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                tracing::warn!(connection = %self.connection, "revoked before all was settled: some events will come again");
-                break;
-            }
-            // Short steps, since nobody tells when an assignment is lost.
-            let step = left.min(Duration::from_millis(200));
-            state = self.settled.wait_timeout(state, step).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        let offsets = state.assignment.take_commit(Some(partitions));
-        let is_settled = state.assignment.is_settled(partitions);
-        drop(state);
-        match &self.revocation {
-            // Before the partitions leave the assignment, so that whoever still finds them there finds out about this as well.
-            Some(revocation) if !is_settled => revocation.void(),
-            Some(_) => {}
-            None if !self.client.assignment_lost() => self.commit_now(&offsets, Instant::now() + ANSWER_WAIT),
-            None => {}
-        }
-        {
-            let mut state = self.state();
-            state.assignment.remove(partitions);
-            state.lost |= self.client.assignment_lost();
-        }
-        if let Err(error) = self.client.unassign(partitions) {
-            tracing::warn!(connection = %self.connection, %error, "partitions not given back");
-        }
-    }
-
-    fn commit_now(&self, offsets: &[TopicOffset], deadline: Instant) {
-        if offsets.is_empty() {
-            return;
-        }
-        let left = deadline.saturating_duration_since(Instant::now());
-        if let Err(error) = self.client.commit_within(offsets, left) {
-            tracing::warn!(connection = %self.connection, %error, "the last offsets are not committed: some events will come again");
-        }
-    }
-
-    fn finish(&self) {
-        let deadline = self.state().closing.unwrap_or_else(Instant::now);
-        // The commit gets half of what is left, so that leaving the group has its share.
-        let half = deadline.saturating_duration_since(Instant::now()) / 2;
-        let offsets = self.state().assignment.take_commit(None);
-        if self.revocation.is_none() {
-            self.commit_now(&offsets, Instant::now() + half);
-        }
-        // Records hold memory of the client: they go before it does.
-        self.state().assignment.clear();
-        if !self.client.close_group(deadline) {
-            tracing::debug!(connection = %self.connection, "the group's coordinator is away");
-        }
-        self.reader.notify_one();
     }
 }

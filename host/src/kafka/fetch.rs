@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::client::Message;
-use crate::event::{Batch, Column, Packed, PackedBuilder, RecordHeader, RecordHeaders};
+use crate::event::{Batch, Column, Packed, PackedBuilder, RecordHeader, RecordHeaders, RecordTimes};
 
 /// The answer to `StageKafka::poll`.
 #[derive(Debug)]
@@ -18,8 +18,6 @@ pub enum Fetch {
     AtEnd,
 }
 
-const TIMESTAMP: &str = "timestamp";
-
 /// Collects records of several partitions.
 #[derive(Default)]
 pub(super) struct Columns {
@@ -28,7 +26,7 @@ pub(super) struct Columns {
     keys: PackedBuilder,
     key_rows: Vec<u32>,
     offsets: Vec<i64>,
-    timestamps: PackedNumbers,
+    times: Vec<Option<i64>>,
     /// Runs of records of one partition.
     runs: Vec<Run>,
     headers: Headers,
@@ -65,7 +63,7 @@ impl Columns {
         }
         self.bytes += value.map_or(0, <[u8]>::len) + self.headers.push(row, message);
         self.offsets.push(message.offset());
-        self.timestamps.push(row, message.timestamp());
+        self.times.push(message.timestamp());
         match self.runs.last_mut() {
             Some(run) if run.partition == partition && Arc::ptr_eq(&run.topic, topic) => run.records += 1,
             _ => self.runs.push(Run { topic: topic.clone(), partition, records: 1 }),
@@ -78,16 +76,14 @@ impl Columns {
         let keys = carried(self.key_rows, self.keys.finish(), count);
         let nulls = self.nulls.len();
         let nulls = carried(self.nulls, std::iter::repeat_n("true", nulls).collect(), count);
-        let records = self.headers.finish(count);
-        let timestamps = own_timestamps(records.as_ref(), self.timestamps.finish(), count);
+        batch.set_times(RecordTimes::new(self.times)).expect("each record has been asked for its time");
         // First, so that what stands in a column does not show, or go out, a second time.
-        batch.set_records(records);
+        batch.set_records(self.headers.finish(count));
         let columns = [
             ("kafka.topic", Some(topics(&self.runs))),
             ("kafka.partition", Some(partitions(&self.runs))),
             ("kafka.offset", Some(Column::Numbers(self.offsets.into()))),
             ("kafka.null", nulls),
-            (TIMESTAMP, timestamps),
             ("key", keys),
         ];
         for (name, column) in columns {
@@ -97,20 +93,6 @@ impl Columns {
         }
         batch
     }
-}
-
-/// A record that carries the header `timestamp` keeps it: that is the event's own time, and Kafka's may be the time of a copy.
-fn own_timestamps(records: Option<&RecordHeaders>, kafkas: Option<Column>, count: usize) -> Option<Column> {
-    let Some(own) = records.and_then(|records| records.column(TIMESTAMP)) else { return kafkas };
-    let mut rows = Vec::new();
-    let mut values = PackedBuilder::default();
-    for row in 0..count {
-        if let Some(value) = own.get(row).or_else(|| kafkas.as_ref()?.get(row)) {
-            rows.push(row as u32);
-            values.push(&value);
-        }
-    }
-    carried(rows, values.finish(), count)
 }
 
 fn topics(runs: &[Run]) -> Column {
@@ -138,31 +120,6 @@ fn carried(rows: Vec<u32>, values: Packed, count: usize) -> Option<Column> {
         0 => None,
         all if all == count => Some(Column::Dense(values)),
         _ => Some(Column::Sparse { rows: rows.into(), values }),
-    }
-}
-
-/// Numbers that nearly always are all there.
-#[derive(Default)]
-struct PackedNumbers {
-    numbers: Vec<i64>,
-    missing: Vec<u32>,
-}
-
-impl PackedNumbers {
-    fn push(&mut self, row: u32, number: Option<i64>) {
-        if number.is_none() {
-            self.missing.push(row);
-        }
-        self.numbers.push(number.unwrap_or_default());
-    }
-
-    fn finish(self) -> Option<Column> {
-        if self.missing.is_empty() {
-            return Some(Column::Numbers(self.numbers.into()));
-        }
-        let rows: Vec<u32> = (0..self.numbers.len() as u32).filter(|row| !self.missing.contains(row)).collect();
-        let values = rows.iter().map(|&row| self.numbers[row as usize].to_string()).collect();
-        carried(rows, values, self.numbers.len())
     }
 }
 

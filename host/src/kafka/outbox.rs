@@ -31,17 +31,26 @@ struct State {
 }
 
 impl Outbox {
-    /// The transaction of this cut is open: what waited for it goes out. What waited for an earlier one was sent by a sink that had not
-    /// heard yet that its transaction was given up; its events come again.
+    /// The transaction of this cut is open: what waited for it goes out, and then whatever comes. What waited for an earlier one was sent
+    /// by a sink that had not heard yet that its transaction was given up; its events come again.
     pub fn open(&self, cut: u64, producer: &TransactionalProducer) {
-        let mut state = self.state();
-        while let Some((waiting, delivery)) = state.waiting.pop_front_if(|(waiting, _)| *waiting <= cut) {
+        // Not all under one lock: sinks line up behind meanwhile.
+        while let Some((waiting, delivery)) = self.next_waiting(cut, producer) {
             match waiting == cut {
                 true => producer.producer.send_delivery(delivery),
                 false => aborted(delivery),
             }
         }
-        state.open = Some((cut, producer.producer.clone()));
+    }
+
+    /// The oldest delivery that waits for a cut up to this one; where there is none its transaction takes what comes from now on.
+    fn next_waiting(&self, cut: u64, producer: &TransactionalProducer) -> Option<(u64, Delivery)> {
+        let mut state = self.state();
+        let next = state.waiting.pop_front_if(|(waiting, _)| *waiting <= cut);
+        if next.is_none() {
+            state.open = Some((cut, producer.producer.clone()));
+        }
+        next
     }
 
     /// The open transaction takes nothing more.

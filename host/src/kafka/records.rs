@@ -1,11 +1,12 @@
 //! How an event becomes a record: where topic, key, partition, timestamp and null come from, and which events cannot.
 
-use std::borrow::Cow;
-use std::collections::HashMap;
+mod draft;
+
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use crate::event::{Batch, Column, RecordHeaders};
+use draft::{Draft, Record};
 
 /// How a value is found for each event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,9 +39,6 @@ pub struct SendOptions {
 /// Headers of this namespace say where an event came from. Never forwarded, so that there is no loop.
 const OWN_HEADERS: &str = "kafka.";
 
-/// Kafka's own limit on the length of a topic's name.
-const TOPIC_NAME_BYTES: usize = 249;
-
 impl SendOptions {
     fn forwards(&self, name: &str) -> bool {
         if name.starts_with(OWN_HEADERS) {
@@ -50,6 +48,11 @@ impl SendOptions {
             Some(wanted) => wanted.iter().any(|wanted| wanted == name),
             None => !self.names().any(|used| used == name),
         }
+    }
+
+    /// Whether this header is listed among those that become record headers.
+    fn asks_for(&self, name: &str) -> bool {
+        self.forward_headers.is_some() && self.forwards(name)
     }
 
     /// The headers that mean something else here.
@@ -102,6 +105,9 @@ impl Records {
     pub fn new(batch: &Batch, options: &SendOptions, max_bytes: usize) -> (Self, Vec<RefusedRow>) {
         let mut refused = Vec::new();
         let mut draft = Draft::new(batch, options);
+        if let Some(records) = draft.all_alike(max_bytes) {
+            return (records, refused);
+        }
         let mut records = draft.empty();
         for row in 0..batch.count() {
             match draft.row(row, max_bytes) {
@@ -162,127 +168,6 @@ fn retain<T>(list: &mut Vec<T>, keep: &[bool]) {
     list.retain(|_| *keep.next().expect("there is one for each record"));
 }
 
-/// What was worked out of one row.
-struct Record {
-    topic: u32,
-    partition: Option<i32>,
-    timestamp: Option<i64>,
-    bytes: usize,
-}
-
-/// The columns a batch's records are made of.
-struct Draft<'b> {
-    batch: &'b Batch,
-    options: &'b SendOptions,
-    topic: Option<Cow<'b, Column>>,
-    keys: Option<Column>,
-    partitions: Option<Numbers<'b>>,
-    timestamps: Option<Numbers<'b>>,
-    nulls: Option<Column>,
-    headers: Vec<(Arc<str>, Column)>,
-    untouched: Option<Untouched>,
-    topics: Vec<Arc<str>>,
-    topic_numbers: HashMap<Vec<u8>, u32>,
-    /// Of the row before: most batches go into one topic.
-    last_topic: u32,
-}
-
-impl<'b> Draft<'b> {
-    fn new(batch: &'b Batch, options: &'b SendOptions) -> Self {
-        let column = |name: &Option<String>| name.as_ref().and_then(|name| batch.header(name));
-        let owned = |name: &Option<String>| column(name).map(|column| column.written_out().into_owned());
-        let headers = batch.columns().filter(|(name, _)| options.forwards(name));
-        let topic = match &options.topic {
-            Choice::Fixed(_) => None,
-            Choice::Header(name) | Choice::HeaderOr { name, .. } => batch.header(name).map(written_out),
-        };
-        Self {
-            batch,
-            options,
-            topic,
-            keys: owned(&options.key_header),
-            partitions: column(&options.partition_header).map(Numbers::new),
-            timestamps: column(&options.timestamp_header).map(Numbers::new),
-            nulls: owned(&options.null_header),
-            headers: headers.map(|(name, column)| (name.clone(), column.written_out().into_owned())).collect(),
-            untouched: untouched(batch, options),
-            topics: Vec::new(),
-            topic_numbers: HashMap::new(),
-            last_topic: 0,
-        }
-    }
-
-    fn empty(&self) -> Records {
-        let count = self.batch.count();
-        Records {
-            batch: self.batch.clone(),
-            rows: Vec::with_capacity(count),
-            topics: Vec::new(),
-            topic_of: Some(Vec::with_capacity(count)),
-            keys: self.keys.clone(),
-            nulls: self.nulls.clone(),
-            partitions: self.partitions.as_ref().map(|_| Vec::with_capacity(count)),
-            timestamps: self.timestamps.as_ref().map(|_| Vec::with_capacity(count)),
-            headers: self.headers.clone(),
-            untouched: self.untouched.as_ref().map(Untouched::share),
-            bytes: 0,
-        }
-    }
-
-    fn row(&mut self, row: usize, max_bytes: usize) -> Result<Record, String> {
-        let bytes = self.bytes(row);
-        if bytes > max_bytes {
-            return Err(format!(
-                "the record has {bytes} bytes, more than the connection's \"message.max.bytes\" of {max_bytes}"
-            ));
-        }
-        Ok(Record {
-            topic: self.topic(row)?,
-            partition: number(self.partitions.as_ref(), row, &self.options.partition_header, "partition number")?,
-            timestamp: number(self.timestamps.as_ref(), row, &self.options.timestamp_header, "time in milliseconds")?,
-            bytes,
-        })
-    }
-
-    fn topic(&mut self, row: usize) -> Result<u32, String> {
-        let value = self.topic.as_ref().and_then(|column| column.get(row));
-        let topic: &[u8] = match (&value, &self.options.topic) {
-            (Some(value), _) => value,
-            (None, Choice::Fixed(topic)) => topic.as_bytes(),
-            (None, Choice::HeaderOr { fallback, .. }) => fallback.as_bytes(),
-            (None, Choice::Header(name)) => return Err(format!("the event has no header `{name}` to name its topic")),
-        };
-        if self.topics.get(self.last_topic as usize).is_some_and(|last| last.as_bytes() == topic) {
-            return Ok(self.last_topic);
-        }
-        if let Some(&number) = self.topic_numbers.get(topic) {
-            self.last_topic = number;
-            return Ok(number);
-        }
-        let name = valid_topic(topic)?;
-        let number = self.topics.len() as u32;
-        self.topics.push(name.into());
-        self.topic_numbers.insert(topic.to_vec(), number);
-        self.last_topic = number;
-        Ok(number)
-    }
-
-    /// As librdkafka counts it: value, key and headers.
-    fn bytes(&self, row: usize) -> usize {
-        let value = match is_null(self.nulls.as_ref(), row) {
-            true => 0,
-            false => self.batch.bodies().get(row).len(),
-        };
-        let key = self.keys.as_ref().and_then(|keys| keys.get(row)).map_or(0, |key| key.len());
-        // Names and values are each led by a length of at most 5 bytes.
-        let headers = self.headers.iter().filter_map(|(name, column)| Some(name.len() + column.get(row)?.len() + 10));
-        let untouched = self.untouched.iter().flat_map(|untouched| untouched.row(row));
-        let untouched =
-            untouched.map(|header| header.name.len() + header.value.as_ref().map_or(0, bytes::Bytes::len) + 10);
-        value + key + headers.sum::<usize>() + untouched.sum::<usize>()
-    }
-}
-
 impl Untouched {
     /// The headers of one record that go out again, in their order.
     pub fn row(&self, row: usize) -> impl Iterator<Item = &crate::event::RecordHeader> {
@@ -292,13 +177,6 @@ impl Untouched {
     fn share(&self) -> Self {
         Self { headers: self.headers.clone(), held_back: self.held_back.clone() }
     }
-}
-
-fn untouched(batch: &Batch, options: &SendOptions) -> Option<Untouched> {
-    let headers = batch.records()?;
-    let names = headers.names();
-    let held_back: Vec<_> = names.iter().filter(|name| !options.forwards(name)).cloned().collect();
-    (held_back.len() < names.len()).then(|| Untouched { headers: headers.clone(), held_back })
 }
 
 /// Whether this row's value is null.
@@ -332,60 +210,6 @@ impl<'c> ColumnCursor<'c> {
             }
             Column::Numbers(_) => unreachable!("the column has been written out"),
         }
-    }
-}
-
-fn written_out(column: Cow<'_, Column>) -> Cow<'_, Column> {
-    match column {
-        Cow::Borrowed(column) => column.written_out(),
-        Cow::Owned(column) => Cow::Owned(column.written_out().into_owned()),
-    }
-}
-
-/// A column read as integers.
-enum Numbers<'c> {
-    /// All events have this one, or text that is no number; a batch of one partition does.
-    Same(Option<i64>),
-    Each(Cow<'c, Column>),
-}
-
-impl<'c> Numbers<'c> {
-    fn new(column: Cow<'c, Column>) -> Self {
-        match &*column {
-            Column::Constant(_) => Self::Same(column.get_integer(0)),
-            _ => Self::Each(column),
-        }
-    }
-}
-
-fn number<T: TryFrom<i64>>(
-    column: Option<&Numbers<'_>>,
-    row: usize,
-    name: &Option<String>,
-    meaning: &str,
-) -> Result<Option<T>, String> {
-    let number = match column {
-        None => return Ok(None),
-        Some(Numbers::Same(number)) => *number,
-        Some(Numbers::Each(column)) => match &**column {
-            Column::Numbers(values) => Some(values[row]),
-            column if column.get(row).is_none() => return Ok(None),
-            column => column.get_integer(row),
-        },
-    };
-    match number.filter(|number| *number >= 0).and_then(|number| T::try_from(number).ok()) {
-        Some(number) => Ok(Some(number)),
-        None => Err(format!("header `{}` is no {meaning}", name.as_deref().unwrap_or_default())),
-    }
-}
-
-fn valid_topic(topic: &[u8]) -> Result<&str, String> {
-    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    let valid =
-        (1..=TOPIC_NAME_BYTES).contains(&topic.len()) && topic.iter().all(allowed) && !matches!(topic, b"." | b"..");
-    match std::str::from_utf8(topic) {
-        Ok(name) if valid => Ok(name),
-        _ => Err(format!("`{}` cannot be the name of a topic", String::from_utf8_lossy(topic).escape_default())),
     }
 }
 
@@ -453,6 +277,32 @@ mod tests {
         let listed = SendOptions { forward_headers: Some(vec!["kafka.topic".into(), "key".into()]), ..options() };
         let (records, _) = Records::new(&batch, &listed, 100);
         assert_eq!(records.headers.iter().map(|(name, _)| &**name).collect::<Vec<_>>(), ["key"]);
+    }
+
+    #[test]
+    fn kafkas_own_time_is_a_record_header_only_of_who_lists_it() {
+        let mut batch = Batch::from_events(&[event("a", &[])]);
+        batch.set_times(crate::event::RecordTimes::new([Some(7)])).unwrap();
+        assert!(Records::new(&batch, &options(), 100).0.are_plain());
+        let listed = SendOptions { forward_headers: Some(vec!["timestamp".into()]), ..options() };
+        let (records, _) = Records::new(&batch, &listed, 100);
+        assert_eq!(records.headers[0].1.get(0).as_deref(), Some(&b"7"[..]));
+        let native = SendOptions { timestamp_header: Some("timestamp".into()), ..options() };
+        assert_eq!(Records::new(&batch, &native, 100).0.timestamps.as_deref(), Some(&[Some(7)][..]));
+    }
+
+    /// What the short way makes is what the long way makes.
+    #[test]
+    fn alike_rows_become_the_same_records_at_once_as_one_by_one() {
+        let options = SendOptions { partition_header: Some("p".into()), ..options() };
+        for partitions in [Column::Constant("3".into()), Column::Numbers([3, 4].into())] {
+            let mut batch = Batch::from_events(&[event("a", &[("key", "k")]), event("bc", &[("key", "l")])]);
+            batch.set_header("p", partitions).unwrap();
+            let (at_once, _) = Records::new(&batch, &options, 100);
+            // Too near the bound for the short way, which only estimates.
+            let (one_by_one, _) = Records::new(&batch, &options, 3);
+            assert_eq!(format!("{at_once:?}"), format!("{one_by_one:?}"));
+        }
     }
 
     #[test]

@@ -28,7 +28,8 @@ fn event_bytes(batch: &Batch, row: usize) -> usize {
     let headers = batch.columns().filter_map(|(name, column)| Some(name.len() + column.get(row)?.len()));
     let records = batch.records().into_iter().flat_map(|records| records.untouched(row));
     let records = records.map(|header| header.name.len() + header.value.as_ref().map_or(0, |value| value.len()));
-    batch.bodies().get(row).len() + headers.sum::<usize>() + records.sum::<usize>()
+    let times = if batch.times().is_some() { 8 } else { 0 };
+    batch.bodies().get(row).len() + headers.sum::<usize>() + records.sum::<usize>() + times
 }
 
 /// How many events of `before` are neither in `after` nor refused.

@@ -84,8 +84,17 @@ impl Producer {
 
     /// Sends records to the partitions they name. Values are copied.
     pub fn send(&self, records: &mut [sys::rd_kafka_message_t]) -> Result<()> {
-        let flags = sys::RD_KAFKA_MSG_F_COPY | sys::RD_KAFKA_MSG_F_PARTITION;
-        // SAFETY: the topic lives; values and keys of the records live for the call.
+        self.send_with(sys::RD_KAFKA_MSG_F_COPY, records)
+    }
+
+    /// As [`send`](Self::send), for values that stay where they are until they are reported.
+    pub fn send_shared(&self, records: &mut [sys::rd_kafka_message_t]) -> Result<()> {
+        self.send_with(0, records)
+    }
+
+    fn send_with(&self, flags: i32, records: &mut [sys::rd_kafka_message_t]) -> Result<()> {
+        let flags = flags | sys::RD_KAFKA_MSG_F_PARTITION;
+        // SAFETY: the topic lives; values and keys of the records live as long as the flags say.
         let taken =
             unsafe { sys::rd_kafka_produce_batch(self.topic, -1, flags, records.as_mut_ptr(), records.len() as i32) };
         match taken as usize == records.len() {

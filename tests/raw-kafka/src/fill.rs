@@ -34,7 +34,8 @@ pub fn run(brokers: &str, topic: &str, count: u64, size: usize) -> Result<String
     measurement.finish(count)
 }
 
-fn push_value(values: &mut Vec<u8>, number: u64, size: usize) {
+/// A value that begins with its number.
+pub fn push_value(values: &mut Vec<u8>, number: u64, size: usize) {
     let start = values.len();
     values.extend_from_slice(format!("{number} ").as_bytes());
     values.resize(start + size, b'x');

@@ -1,7 +1,8 @@
-//! A raw librdkafka loop, Kafka to Kafka, tuned as an expert would: what the benchmark holds wasmflow against.
+//! Raw librdkafka loops, tuned as an expert would: what the benchmark holds wasmflow against.
 //!
 //! ```text
 //! raw-kafka fill BROKERS TOPIC COUNT SIZE          makes COUNT records of SIZE bytes, spread over the partitions
+//! raw-kafka produce BROKERS TOPIC COUNT SIZE       sends COUNT records of SIZE bytes that lie in memory, as `tail` -> Kafka does
 //! raw-kafka copy BROKERS TOPIC OUT-TOPIC COUNT     puts a prefix and a suffix around each value, until COUNT have come
 //! raw-kafka transact BROKERS TOPIC OUT-TOPIC COUNT SIZE    the same, exactly once, SIZE records to a transaction
 //! ```
@@ -15,6 +16,7 @@ mod client;
 mod copy;
 mod fill;
 mod measure;
+mod produce;
 mod transact;
 
 use anyhow::{Context, Result, bail};
@@ -24,12 +26,15 @@ fn main() -> Result<()> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let line = match arguments[..] {
         ["fill", brokers, topic, count, size] => fill::run(brokers, topic, number(count)?, number(size)? as usize)?,
+        ["produce", brokers, topic, count, size] => {
+            produce::run(brokers, topic, number(count)?, number(size)? as usize)?
+        }
         ["copy", brokers, topic, out, count] => copy::run(brokers, topic, out, number(count)?)?,
         ["transact", brokers, topic, out, count, size] => {
             transact::run(brokers, topic, out, number(count)?, number(size)?)?
         }
         _ => bail!(
-            "raw-kafka fill BROKERS TOPIC COUNT SIZE | raw-kafka copy BROKERS TOPIC OUT-TOPIC COUNT | \
+            "raw-kafka fill BROKERS TOPIC COUNT SIZE | raw-kafka produce BROKERS TOPIC COUNT SIZE | raw-kafka copy BROKERS TOPIC OUT-TOPIC COUNT | \
              raw-kafka transact BROKERS TOPIC OUT-TOPIC COUNT SIZE"
         ),
     };

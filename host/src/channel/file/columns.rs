@@ -15,6 +15,7 @@
 //! 1 dense     data, ends
 //! 2 sparse    rows (u32 each), data, ends
 //! 3 numbers   numbers (i64 each)
+//! 4 times     numbers (i64 each): the times that Kafka keeps beside its records
 //! ```
 //!
 //! and the record headers: how many each event has (u32 each), the index of each one's name (u32 each), the names (data,
@@ -24,7 +25,7 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes};
 
-use crate::event::{Batch, Column, Packed, PackedBuilder, RecordHeader, RecordHeaders};
+use crate::event::{Batch, Column, Packed, PackedBuilder, RecordHeader, RecordHeaders, RecordTimes, TIMESTAMP};
 
 const FORMAT: u8 = 1;
 
@@ -43,7 +44,7 @@ pub fn encode(batch: &Batch) -> Vec<Bytes> {
     let headers: Vec<_> = batch.columns().collect();
     table.put_u8(FORMAT);
     table.put_u32_le(batch.count() as u32);
-    table.put_u32_le(headers.len() as u32);
+    table.put_u32_le((headers.len() + usize::from(batch.times().is_some())) as u32);
     table.put_u8(u8::from(batch.records().is_some()));
     let mut columns = vec![Bytes::new()];
     push_packed(&mut columns, batch.bodies());
@@ -59,6 +60,11 @@ pub fn encode(batch: &Batch) -> Vec<Bytes> {
             }
             Column::Numbers(numbers) => columns.push(from_i64s(numbers)),
         }
+    }
+    if let Some(times) = batch.times() {
+        table.put_u8(4);
+        put_bytes(&mut table, TIMESTAMP.as_bytes());
+        columns.push(from_i64s(times.numbers()));
     }
     if let Some(records) = batch.records() {
         push_records(&mut columns, records, batch.count());
@@ -94,6 +100,11 @@ pub fn decode(columns: Vec<Bytes>) -> Result<Batch, ColumnsError> {
             1 => Column::Dense(packed(&mut columns)?),
             2 => Column::Sparse { rows: u32s(&mut columns)?, values: packed(&mut columns)? },
             3 => Column::Numbers(i64s(&mut columns)?),
+            4 => {
+                let times = RecordTimes::from_numbers(i64s(&mut columns)?);
+                batch.set_times(times).map_err(|error| malformed(format!("times: {error}")))?;
+                continue;
+            }
             other => return Err(malformed(format!("header `{name}` has the unknown form {other}"))),
         };
         batch.set_header(&name, column).map_err(|error| malformed(format!("header `{name}`: {error}")))?;
@@ -275,6 +286,7 @@ mod tests {
         batch.set_header("level", Column::Dense(values(&["error", "", "info"]))).unwrap();
         batch.set_header("kafka.offset", Column::Numbers([7, -1, i64::MAX].into())).unwrap();
         batch.remove_header("gone");
+        batch.set_times(RecordTimes::new([Some(1), None, Some(3)])).unwrap();
         batch
     }
 
@@ -284,6 +296,7 @@ mod tests {
         let back = decode(encode(&batch)).unwrap();
         assert_eq!(back.events(), batch.events());
         assert!(back.columns().eq(batch.columns()));
+        assert_eq!(back.times(), batch.times());
         let untouched = |batch: &Batch| -> Vec<Vec<RecordHeader>> {
             let records = batch.records().unwrap();
             (0..batch.count()).map(|row| records.untouched(row).cloned().collect()).collect()
