@@ -142,7 +142,6 @@ fn what_kafka_allows_in_a_record_passes_unchanged() -> anyhow::Result<()> {
     let topics = Topics::at(broker.address());
     let large = [("max.message.bytes", "4000000")];
     topics.create_with("odd-in", 1, &large)?;
-    topics.create_with("odd-out", 1, &large)?;
     let plain = Record { partition: 0, offset: 0, key: None, value: Some(b"plain".to_vec()), headers: vec![] };
     let header = |name: &str, value: &[u8]| (name.to_owned(), value.to_vec());
     let no_text = b"\xff\xfe\0\xc3\x28 \r\n".to_vec();
@@ -160,25 +159,33 @@ fn what_kafka_allows_in_a_record_passes_unchanged() -> anyhow::Result<()> {
             headers: vec![header("", b"no name"), header("größe \u{1f5dc}", b""), header("large", &[7; 1 << 20])],
             ..plain.clone()
         },
+        Record { value: Some(vec![]), headers: vec![header("of", b"nothing")], ..plain.clone() },
+        Record { value: None, headers: vec![header("of", b"a tombstone")], ..plain.clone() },
         Record { value: Some(b"last".to_vec()), ..plain },
     ];
     topics.produce_whole("odd-in", &records, &[("message.max.bytes", "4000000")])?;
-    let copy = r#"
+    records.iter_mut().enumerate().for_each(|(offset, record)| record.offset = offset as i64);
+    // With the times of the records they are sent one by one, without them in batches as far as they have no headers.
+    for (to, time) in [("odd-timed", ", timestamp_header = \"timestamp\""), ("odd-untimed", "")] {
+        topics.create_with(to, 1, &large)?;
+        let copy = format!(
+            r#"
     [channels.events]
     type = "memory"
     [sinks.copy]
     plugin = "kafka"
     channel = "events"
-    config = { topic = "odd-out", timestamp_header = "timestamp" }
-    allow = { kafka = ["main"] }
-"#;
-    let source = from_topic(broker, "odd-in", "follow = false", "\"message.max.bytes\" = 4000000");
-    PipelineFile::new("odd", &[&source, copy].concat()).run().expect_done(LIMIT);
-    records.iter_mut().enumerate().for_each(|(offset, record)| record.offset = offset as i64);
-    let arrived = topics.read_all("odd-out")?;
-    assert_eq!(arrived.len(), records.len());
-    for (arrived, sent) in arrived.iter().zip(&records) {
-        assert!(arrived == sent, "{:?} came as {:?}", short(sent), short(arrived));
+    config = {{ topic = "{to}"{time} }}
+    allow = {{ kafka = ["main"] }}
+"#
+        );
+        let source = from_topic(broker, "odd-in", "follow = false", "\"message.max.bytes\" = 4000000");
+        PipelineFile::new(to, &[&source, &copy[..]].concat()).run().expect_done(LIMIT);
+        let arrived = topics.read_all(to)?;
+        assert_eq!(arrived.len(), records.len());
+        for (arrived, sent) in arrived.iter().zip(&records) {
+            assert!(arrived == sent, "{:?} came as {:?} in {to}", short(sent), short(arrived));
+        }
     }
     Ok(())
 }
