@@ -1,6 +1,7 @@
 //! The little of librdkafka that both commands share.
 
 use std::ffi::{CStr, CString};
+use std::sync::OnceLock;
 
 use anyhow::{Result, anyhow, bail};
 use rdkafka_sys as sys;
@@ -28,14 +29,18 @@ pub const CONSUMER: &[(&str, &str)] = &[
     ("group.id", "raw-kafka"),
 ];
 
+/// Options of the command line, which win over all others. Each client takes what is for its kind.
+pub static SET: OnceLock<Vec<(String, String)>> = OnceLock::new();
+
 /// A client; it lives as long as the process.
 pub fn start(kind: sys::rd_kafka_type_t, brokers: &str, options: &[(&str, &str)]) -> Result<*mut sys::rd_kafka_t> {
     let mut explanation = [0; 512];
     // SAFETY: strings and buffer live for the calls; `rd_kafka_new` takes the configuration over.
     unsafe {
         let conf = sys::rd_kafka_conf_new();
-        for (name, value) in [("bootstrap.servers", brokers)].iter().chain(options) {
-            let (name, value) = (CString::new(*name)?, CString::new(*value)?);
+        let set = SET.get().into_iter().flatten().map(|(name, value)| (name.as_str(), value.as_str()));
+        for (name, value) in [("bootstrap.servers", brokers)].into_iter().chain(options.iter().copied()).chain(set) {
+            let (name, value) = (CString::new(name)?, CString::new(value)?);
             let buffer = explanation.as_mut_ptr();
             let answer = sys::rd_kafka_conf_set(conf, name.as_ptr(), value.as_ptr(), buffer, explanation.len());
             if answer != sys::rd_kafka_conf_res_t::RD_KAFKA_CONF_OK {

@@ -1,7 +1,8 @@
-//! `transact`: as `copy`, with the offsets in transactions of a given size.
+//! `transact`: as `copy`, with the offsets in transactions of a given length.
 
 use std::ffi::CString;
 use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use rdkafka_sys as sys;
@@ -15,7 +16,14 @@ const CALL_WAIT: i32 = 60_000;
 
 const TRANSACTIONAL: &[(&str, &str)] = &[("transactional.id", "raw-kafka"), ("message.timeout.ms", "45000")];
 
-pub fn run(brokers: &str, topic: &str, out: &str, count: u64, size: u64) -> Result<String> {
+/// A transaction ends with whichever comes first.
+pub struct Length {
+    pub records: u64,
+    /// Since its first record.
+    pub time: Duration,
+}
+
+pub fn run(brokers: &str, topic: &str, out: &str, count: u64, length: Length) -> Result<String> {
     let consumer = client::start(sys::rd_kafka_type_t::RD_KAFKA_CONSUMER, brokers, CONSUMER)?;
     let producer = Producer::start_with(brokers, out, TRANSACTIONAL)?;
     // Known before the first record: else librdkafka adds a partition -1 to the transaction.
@@ -26,7 +34,8 @@ pub fn run(brokers: &str, topic: &str, out: &str, count: u64, size: u64) -> Resu
     let partitions = assign(consumer, topic, &ready)?;
     std::thread::spawn(move || take_reports(producer));
 
-    let mut transaction = Transaction { consumer, producer, topic, next: vec![None; partitions.len()], records: 0 };
+    let next = vec![None; partitions.len()];
+    let mut transaction = Transaction { consumer, producer, topic, next, records: 0, opened: None };
     transaction.begin()?;
     let (mut batch, mut read, mut measurement) = (Batch::default(), 0, None);
     while read < count {
@@ -44,12 +53,16 @@ pub fn run(brokers: &str, topic: &str, out: &str, count: u64, size: u64) -> Resu
             read += records;
             transaction.next[partition.number as usize] = Some(batch.next);
             transaction.records += records;
-            if transaction.records >= size {
+            let opened = *transaction.opened.get_or_insert_with(Instant::now);
+            if transaction.records >= length.records || opened.elapsed() >= length.time {
                 transaction.commit()?;
                 transaction.begin()?;
             }
         }
-        if idle {
+        if idle && transaction.opened.is_some_and(|opened| opened.elapsed() >= length.time) {
+            transaction.commit()?;
+            transaction.begin()?;
+        } else if idle {
             wait(&woken);
         }
         serve(consumer);
@@ -65,12 +78,15 @@ struct Transaction<'t> {
     /// Behind the last record of each partition that has moved.
     next: Vec<Option<i64>>,
     records: u64,
+    /// When its first record came.
+    opened: Option<Instant>,
 }
 
 impl Transaction<'_> {
     fn begin(&mut self) -> Result<()> {
         self.next.fill(None);
         self.records = 0;
+        self.opened = None;
         // SAFETY: the client lives.
         unsafe { succeeded(sys::rd_kafka_begin_transaction(self.producer.rk)) }
     }

@@ -7,7 +7,7 @@ use super::super::assignment::{NewPartition, part_key, part_offset};
 use super::super::client::{ClientError, PartitionQueue, TopicOffset, offset};
 use super::super::stage::Start;
 use super::super::verdict;
-use super::{ANSWER_WAIT, Shared};
+use super::{ANSWER_WAIT, Shared, State};
 use crate::position::Position;
 
 /// Limit: how long a rebalance waits for what was handed out to be settled. Others wait for these partitions.
@@ -138,7 +138,10 @@ impl Shared {
         }
         {
             let mut state = self.state();
-            state.assignment.remove(partitions);
+            let State { assignment, rewinds, .. } = &mut *state;
+            assignment.remove(partitions);
+            // A seek of one time with a partition must not move it in the next.
+            rewinds.retain(|seek| assignment.holds(seek));
             state.lost |= self.client.assignment_lost();
         }
         if let Err(error) = self.client.unassign(partitions) {
