@@ -1,11 +1,13 @@
 //! The `wasmflow` command: arguments in, exit code out.
 
 mod cli;
+mod heap;
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
 fn main() -> ExitCode {
+    heap::keep_free_memory();
     cli::Arguments::parse().execute()
 }

@@ -1,34 +1,40 @@
-//! The forms in which columns cross the sandbox, each copied once: from guest memory into a vector, or from the host's shared
-//! bytes into guest memory.
+//! The forms in which columns cross the sandbox, each copied once: from guest memory into what the host shares, or from there into
+//! guest memory.
 
 use std::mem::MaybeUninit;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use wasmtime::component::__internal::{CanonicalAbiInfo, InstanceType, InterfaceType, LowerContext};
-use wasmtime::component::{ComponentType, Lift, Lower};
+use wasmtime::component::{ComponentType, Lift, Lower, WasmList};
+use wasmtime::{AsContext, StoreContext};
 
 use crate::event::{Column, Event, Packed, PackedError};
 
+/// Still in guest memory, where it stays as it is until the guest runs again.
 #[derive(ComponentType, Lift)]
 #[component(record)]
 pub struct PackedIn {
-    data: Vec<u8>,
-    ends: Vec<u32>,
+    data: WasmList<u8>,
+    ends: WasmList<u32>,
 }
 
 impl PackedIn {
+    /// Copies it out.
+    ///
     /// # Errors
     /// When `ends` decreases or does not fit the data.
-    pub fn checked(self) -> Result<Packed, PackedError> {
-        Packed::new(self.data, self.ends)
+    pub fn copied(&self, store: impl AsContext<Data: 'static>) -> Result<Packed, PackedError> {
+        let store = store.as_context();
+        let data = self.data.as_le_slice(&store);
+        Packed::new(Bytes::copy_from_slice(data), integers(&self.ends, &store))
     }
 }
 
 #[derive(ComponentType, Lift)]
 #[component(record)]
 pub struct SparseIn {
-    rows: Vec<u32>,
+    rows: WasmList<u32>,
     values: PackedIn,
 }
 
@@ -36,7 +42,7 @@ pub struct SparseIn {
 #[component(variant)]
 pub enum ColumnIn {
     #[component(name = "constant")]
-    Constant(Vec<u8>),
+    Constant(WasmList<u8>),
     #[component(name = "dense")]
     Dense(PackedIn),
     #[component(name = "sparse")]
@@ -44,15 +50,24 @@ pub enum ColumnIn {
 }
 
 impl ColumnIn {
+    /// Copies it out.
+    ///
     /// # Errors
     /// When its values are not well packed. Whether it fits a batch is for the batch to say.
-    pub fn checked(self) -> Result<Column, PackedError> {
+    pub fn copied(&self, store: impl AsContext<Data: 'static>) -> Result<Column, PackedError> {
+        let store = store.as_context();
         Ok(match self {
-            Self::Constant(value) => Column::Constant(value.into()),
-            Self::Dense(values) => Column::Dense(values.checked()?),
-            Self::Sparse(sparse) => Column::Sparse { rows: sparse.rows.into(), values: sparse.values.checked()? },
+            Self::Constant(value) => Column::Constant(Bytes::copy_from_slice(value.as_le_slice(&store))),
+            Self::Dense(values) => Column::Dense(values.copied(&store)?),
+            Self::Sparse(sparse) => {
+                Column::Sparse { rows: integers(&sparse.rows, &store), values: sparse.values.copied(&store)? }
+            }
         })
     }
+}
+
+fn integers<T: 'static>(list: &WasmList<u32>, store: &StoreContext<'_, T>) -> Arc<[u32]> {
+    list.as_le_slice(store).iter().copied().map(u32::from_le).collect()
 }
 
 #[derive(ComponentType, Lift)]

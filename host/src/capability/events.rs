@@ -129,7 +129,7 @@ where
         take(&mut get(store.data_mut()), Resource::new_own(rep)).map(drop)
     })?;
     events.func_wrap("[constructor]batch", move |mut store: Store<'_, T>, (bodies,): (PackedIn,)| {
-        let bodies = bodies.checked().map_err(contract)?;
+        let bodies = bodies.copied(&store).map_err(contract)?;
         Ok((give(&mut get(store.data_mut()), event::Batch::new(bodies))?,))
     })?;
     events.func_wrap("[static]batch.from-events", move |mut store: Store<'_, T>, (rows,): (Vec<EventIn>,)| {
@@ -154,8 +154,9 @@ where
     events.func_wrap(
         "[method]batch.set-bodies",
         move |mut store: Store<'_, T>, (batch, bodies): (Handle, PackedIn)| {
+            let bodies = bodies.copied(&store).map_err(|error| error.to_string());
             let answer = change(&mut get(store.data_mut()), &batch, |batch, _| {
-                Ok(bodies.checked().map_err(|error| error.to_string()).and_then(|bodies| batch.set_bodies(bodies)))
+                Ok(bodies.and_then(|bodies| batch.set_bodies(bodies)))
             })?;
             Ok((answer,))
         },
@@ -171,11 +172,9 @@ where
     events.func_wrap(
         "[method]batch.set-header",
         move |mut store: Store<'_, T>, (batch, name, values): (Handle, String, ColumnIn)| {
+            let column = values.copied(&store).map_err(|error| error.to_string());
             let host = &mut get(store.data_mut());
-            Ok((change(host, &batch, |batch, _| {
-                let column = values.checked().map_err(|error| error.to_string());
-                Ok(column.and_then(|column| batch.set_header(&name, column)))
-            })?,))
+            Ok((change(host, &batch, |batch, _| Ok(column.and_then(|column| batch.set_header(&name, column))))?,))
         },
     )?;
     events.func_wrap(

@@ -4,6 +4,7 @@ pub mod clock;
 pub mod columns;
 pub mod console;
 pub mod events;
+mod files;
 pub mod granted;
 pub mod handed;
 pub mod kafka;

@@ -2,7 +2,8 @@
 //!
 //! wasmtime's own implementation does the work. Four interfaces are replaced: the wall clock and the random numbers, which have no
 //! error to answer with and therefore trap without a grant, name lookup, which would else carry data out in names, and the monotonic
-//! clock, whose waits can be cut short. So is one function of TCP, which would let a stranger end a guest that listens.
+//! clock, whose waits can be cut short. So are two functions: one of TCP, which would let a stranger end a guest that listens, and the
+//! reading of files, which would change threads.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use super::granted::Granted;
 use super::net::NetRules;
 use super::stdio::{LogStream, PrintStream};
 use super::waited::Waited;
-use super::{State, clock};
+use super::{State, clock, files};
 use crate::config::DirGrant;
 use crate::plugin::Broken;
 
@@ -107,6 +108,7 @@ pub fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
         sockets: WasiSocketsCtxView { ctx: state.wasi.sockets(), table: &mut state.table },
     })?;
     linker.instance(TCP)?.func_wrap("[method]tcp-socket.remote-address", remote_address)?;
+    files::add_to_linker(linker)?;
     linker.allow_shadowing(false);
     Ok(())
 }

@@ -35,13 +35,12 @@ impl Packed {
         if data.len() > u32::MAX as usize {
             return Err(PackedError::TooLarge { bytes: data.len() });
         }
-        let mut previous = 0;
-        for (item, &end) in ends.iter().enumerate() {
-            if end < previous {
-                return Err(PackedError::Decreasing { item, previous, end });
-            }
-            previous = end;
+        // Compared without stopping at the first, which is several times as fast; almost all are well.
+        if ends.windows(2).fold(false, |decreases, pair| decreases | (pair[1] < pair[0])) {
+            let item = (1..ends.len()).find(|&item| ends[item] < ends[item - 1]).expect("one has just been seen");
+            return Err(PackedError::Decreasing { item, previous: ends[item - 1], end: ends[item] });
         }
+        let previous = ends.last().copied().unwrap_or(0);
         if previous as usize != data.len() {
             return Err(PackedError::Length { last: previous, bytes: data.len() });
         }

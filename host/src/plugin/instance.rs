@@ -4,9 +4,10 @@
 //! deadline or a future that is dropped, leaves nothing behind that could be entered again.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -189,16 +190,20 @@ impl<G> Live<G> {
 
 /// Runs a call within its computing time and its deadline.
 ///
-/// Limit: the deadline holds where the epoch does not reach, in host functions that wait. Waiting for a console that nobody reads
-/// is not counted: it is back-pressure, and a fresh instance would only wait there too.
+/// Limit: the deadline holds where the epoch does not reach, in host functions that wait, and it counts from the first of them on: most
+/// calls never wait, and cost no timer. Waiting for a console that nobody reads is not counted: it is back-pressure, and a fresh
+/// instance would only wait there too.
 pub async fn within<T>(
     cpu: &Cpu,
     deadline: Duration,
     call: impl Future<Output = wasmtime::Result<T>>,
 ) -> wasmtime::Result<T> {
-    let end = Instant::now() + deadline;
     let waited_before = cpu.waited();
     let mut call = pin!(cpu.meter(call));
+    if let Poll::Ready(answer) = poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await {
+        return answer;
+    }
+    let end = Instant::now() + deadline;
     let mut excused = Duration::ZERO;
     loop {
         if let Ok(answer) = tokio::time::timeout_at(end + excused, &mut call).await {

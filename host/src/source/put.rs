@@ -20,7 +20,9 @@ impl SourceRunner {
         let (generation, brought) = (self.generation, self.brought);
         let stage = self.parts.stage.clone();
         stage.counters.received.add(polled.batch.count() + polled.rejected.len());
-        stage.counters.received_bytes.add(polled.batch.byte_size());
+        let bytes = polled.batch.byte_size();
+        stage.counters.received_bytes.add(bytes);
+        self.ahead_bytes += bytes;
         let mut processed = self.parts.chain.process(polled.batch, self.tag).await?;
         if self.parts.transaction.is_some() && self.parts.chain.oldest_kept().is_some() {
             // A position stands for whole batches: none may go into a transaction while a part of its batch stays behind.

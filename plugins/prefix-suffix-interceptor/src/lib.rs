@@ -34,9 +34,9 @@ impl Interceptor for PrefixSuffix {
             return Ok(());
         }
         batch.map_bodies_adding(added, |body, out| {
-            out.extend_from_slice(&self.prefix);
-            out.extend_from_slice(body);
-            out.extend_from_slice(&self.suffix);
+            append(out, &self.prefix);
+            append(out, body);
+            append(out, &self.suffix);
         })?;
         Ok(())
     }

@@ -46,9 +46,9 @@ impl PrefixSuffix {
         let around = self.prefix.len() + self.suffix.len() + 1;
         let mut lines = Vec::with_capacity(bodies.data.len() + around * bodies.count());
         for body in bodies {
-            lines.extend_from_slice(self.prefix.as_bytes());
-            lines.extend_from_slice(body);
-            lines.extend_from_slice(self.suffix.as_bytes());
+            append(&mut lines, self.prefix.as_bytes());
+            append(&mut lines, body);
+            append(&mut lines, self.suffix.as_bytes());
             lines.push(b'\n');
         }
         lines

@@ -60,7 +60,7 @@ impl SearchReplace {
             }
             false => {
                 let matches = self.pattern.find_iter(body).map(|found| (found.range(), ()));
-                splice(body, out, matches, |(), out| out.extend_from_slice(&self.replacement))
+                splice(body, out, matches, |(), out| append(out, &self.replacement))
             }
         }
     }
@@ -75,11 +75,11 @@ fn splice<M>(
 ) -> bool {
     let mut copied = None;
     for (range, found) in matches {
-        out.extend_from_slice(&body[copied.unwrap_or(0)..range.start]);
+        append(out, &body[copied.unwrap_or(0)..range.start]);
         replace(found, out);
         copied = Some(range.end);
     }
-    out.extend_from_slice(&body[copied.unwrap_or(0)..]);
+    append(out, &body[copied.unwrap_or(0)..]);
     copied.is_some()
 }
 

@@ -37,6 +37,8 @@ pub struct TailedFile {
     pub bring_rest: bool,
     /// Where reading stops for good, for a source that does not follow.
     pub end: u64,
+    /// The last turn ended in the middle: another one needs no look at the file before it, unless it comes to the end.
+    midway: bool,
     /// Up to where the file was read, brought or not, and its modification time before that.
     seen: Option<(u64, u128)>,
     changed_at: Instant,
@@ -72,6 +74,7 @@ impl TailedFile {
             queued: false,
             bring_rest: false,
             end: u64::MAX,
+            midway: false,
             seen: None,
             changed_at: now,
             retry_at: None,
@@ -159,10 +162,10 @@ impl TailedFile {
     /// Of the disk; what was brought before it stays brought.
     pub fn step(&mut self, now: Instant, lines: &mut Lines) -> io::Result<Step> {
         let Some(handle) = &self.handle else { return Ok(Step::Elsewhere) };
-        // Before reading, so that a change in between is seen by the next look.
-        let stat = handle.stat()?;
         let before = self.bookmark.offset;
-        if stat.size < before {
+        // Before reading, so that a change in between is seen by the next look.
+        let looked = if std::mem::take(&mut self.midway) { None } else { Some(handle.stat()?) };
+        if looked.is_some_and(|stat| stat.size < before) {
             self.bookmark.restart();
             return Ok(Step::Restarted("is shorter than what was read of it", before));
         }
@@ -170,7 +173,13 @@ impl TailedFile {
         let ended = turn(handle, &mut self.bookmark, self.end, unfinished, lines);
         lines.end_run(&self.path);
         (self.complained, self.retry_at) = (false, None);
-        match ended? {
+        let ended = ended?;
+        self.midway = ended == Turn::More;
+        let Some(stat) = looked else {
+            // Whatever it came to, it may have come to the end: the next turn looks first.
+            return Ok(Step::More);
+        };
+        match ended {
             Turn::More => Ok(Step::More),
             Turn::Rewritten => {
                 self.bookmark.restart();

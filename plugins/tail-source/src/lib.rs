@@ -7,6 +7,7 @@
 mod bookmark;
 mod changes;
 mod config;
+mod decimal;
 mod file;
 mod found;
 mod journal;
@@ -15,6 +16,7 @@ mod pattern;
 mod reader;
 mod scan;
 mod source;
+mod split;
 mod tail;
 #[cfg(test)]
 mod tests;

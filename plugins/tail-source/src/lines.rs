@@ -3,7 +3,11 @@
 use std::rc::Rc;
 
 use memchr::memchr;
+use wasmflow_sdk::append::append;
 use wasmflow_sdk::disk::CHUNK_BYTES;
+
+use crate::decimal::Decimal;
+use crate::split::split;
 
 /// Lines in order, from one file or several.
 #[derive(Debug, Default)]
@@ -21,6 +25,17 @@ pub struct Lines {
     bounds: Bounds,
 }
 
+/// How the system keeps files in memory.
+const PAGE_BYTES: usize = 4096;
+
+/// What a poll has room for without moving what it has.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Sizes {
+    events: usize,
+    bytes: usize,
+    offset_bytes: usize,
+}
+
 /// How much one poll may bring, and how.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Bounds {
@@ -34,6 +49,36 @@ pub struct Bounds {
 impl Lines {
     pub fn new(bounds: Bounds) -> Self {
         Lines { bounds, ..Lines::default() }
+    }
+
+    /// With room for as much as the poll before brought.
+    pub fn as_many_as(before: Sizes, bounds: Bounds) -> Self {
+        let Sizes { events, bytes, offset_bytes } = before;
+        Lines {
+            data: Vec::with_capacity(bytes),
+            ends: Vec::with_capacity(events),
+            offsets: Vec::with_capacity(offset_bytes),
+            offset_ends: Vec::with_capacity(if bounds.with_offsets { events } else { 0 }),
+            ..Lines::new(bounds)
+        }
+    }
+
+    /// What these lines would have needed, and some more.
+    pub fn sizes(&self) -> Sizes {
+        let more = |size: usize| size + size / 8;
+        Sizes {
+            events: more(self.count()),
+            bytes: self.data.len().min(self.bounds.max_bytes) + 2 * CHUNK_BYTES,
+            offset_bytes: more(self.offsets.len()),
+        }
+    }
+
+    /// How much to read for the lines that there is room for, if they are as long as those before them.
+    pub fn bytes_wanted(&self) -> usize {
+        let Some(average) = self.data.len().checked_div(self.count()) else { return CHUNK_BYTES };
+        let wanted = (self.bounds.max_events - self.count()).saturating_mul(average + 1);
+        // Some more, so that it is seldom too little; whole pages, as the system keeps them.
+        (wanted.saturating_add(wanted / 16 + PAGE_BYTES) & !(PAGE_BYTES - 1)).min(CHUNK_BYTES)
     }
 
     pub fn count(&self) -> usize {
@@ -56,7 +101,8 @@ impl Lines {
     /// any event's offset cuts in the same places.
     pub fn take(&mut self, bytes: &[u8], offset: u64, searched: usize) -> usize {
         let limit = self.bounds.max_line_bytes;
-        let (mut at, mut skip) = (0, searched.min(limit));
+        let mut at = if searched == 0 { self.take_in_steps(bytes, offset) } else { 0 };
+        let mut skip = searched.min(limit);
         while !self.is_full() {
             let rest = &bytes[at..];
             // One byte more than the limit: a newline there ends a line that is just not too long.
@@ -75,6 +121,25 @@ impl Lines {
         at
     }
 
+    /// Takes the lines that need no second look: short enough, and not at the end of the bytes.
+    fn take_in_steps(&mut self, bytes: &[u8], offset: u64) -> usize {
+        let Bounds { max_events, max_bytes, max_line_bytes, with_offsets } = self.bounds;
+        if self.is_full() {
+            return 0;
+        }
+        let (ends, offsets, offset_ends) = (&mut self.ends, &mut self.offsets, &mut self.offset_ends);
+        let mut number = Decimal::new(offset);
+        split(bytes, max_line_bytes, &mut self.data, |line| {
+            ends.push(line.end as u32);
+            if with_offsets {
+                append(offsets, number.as_bytes());
+                offset_ends.push(offsets.len() as u32);
+                number.add(line.passed as u64);
+            }
+            ends.len() < max_events && line.end < max_bytes
+        })
+    }
+
     /// Adds one event.
     pub fn push(&mut self, line: &[u8], offset: u64) {
         if line.len() > CHUNK_BYTES {
@@ -83,7 +148,7 @@ impl Lines {
         self.data.extend_from_slice(line);
         self.ends.push(self.data.len() as u32);
         if self.bounds.with_offsets {
-            push_decimal(&mut self.offsets, offset);
+            append(&mut self.offsets, Decimal::new(offset).as_bytes());
             self.offset_ends.push(self.offsets.len() as u32);
         }
     }
@@ -98,21 +163,6 @@ impl Lines {
             _ => self.runs.push((path.clone(), count)),
         }
     }
-}
-
-/// The shortest decimal form, without the formatting machinery: this runs once for each line.
-fn push_decimal(out: &mut Vec<u8>, mut value: u64) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (value % 10) as u8;
-        value /= 10;
-        if value == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
 }
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ pub fn turn(
     while bookmark.offset < stop && !lines.is_full() {
         // Reading begins with the bytes behind us: one comparison in each read proves that the file is still the same.
         let mut view = View { handle, start: bookmark.tail_start(), end: end.max(bookmark.offset), seen: Vec::new() };
-        let mut more = view.extend()?;
+        let mut more = view.extend(lines.bytes_wanted())?;
         if !bookmark.tail.begins(&view.seen) {
             return Ok(Turn::Rewritten);
         }
@@ -58,7 +58,7 @@ pub fn turn(
         }
         while taken == 0 && more {
             let searched = view.seen.len() - at;
-            more = view.extend()?;
+            more = view.extend(CHUNK_BYTES)?;
             taken = lines.take(&view.seen[at..], view.offset(at), searched);
         }
         at += taken;
@@ -94,12 +94,12 @@ impl View<'_> {
         self.start + index as u64
     }
 
-    /// Reads once more; says whether there may be still more to read.
-    fn extend(&mut self) -> io::Result<bool> {
+    /// Reads up to so many bytes more; says whether there may be still more to read.
+    fn extend(&mut self, length: usize) -> io::Result<bool> {
         let at = self.offset(self.seen.len());
-        let mut bytes = self.handle.read(at, CHUNK_BYTES)?;
+        let mut bytes = self.handle.read(at, length)?;
         bytes.truncate(usize::try_from(self.end - at).unwrap_or(usize::MAX));
-        let more = bytes.len() == CHUNK_BYTES;
+        let more = bytes.len() == length;
         match self.seen.is_empty() {
             true => self.seen = bytes,
             false => self.seen.extend_from_slice(&bytes),

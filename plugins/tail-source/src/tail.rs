@@ -19,7 +19,7 @@ use crate::bookmark::Bookmark;
 use crate::changes::{Change, Changes, STARTED, UNDER_WAY};
 use crate::file::{Step, TailedFile};
 use crate::journal::Journal;
-use crate::lines::{Bounds, Lines};
+use crate::lines::{Bounds, Lines, Sizes};
 use crate::pattern::Pattern;
 use crate::scan::Scanner;
 
@@ -71,6 +71,8 @@ pub struct Tail {
     /// Files with a handle, the longest open first.
     open: VecDeque<Identity>,
     pub(crate) changes: Changes,
+    /// Of the poll before.
+    sizes: Sizes,
     /// Files found now are there since before the source was first started.
     pub(crate) first_scan: bool,
     next_look: Instant,
@@ -92,6 +94,7 @@ impl Tail {
             ready: VecDeque::new(),
             open: VecDeque::new(),
             changes: Changes::default(),
+            sizes: Sizes::default(),
             first_scan: true,
             next_look: now,
             next_scan: now,
@@ -212,7 +215,10 @@ impl Tail {
 
     /// Gives each ready file its turn, round after round, until there is no room or nothing more to read.
     fn turns(&mut self, bounds: Bounds, now: Instant) -> Lines {
-        let mut lines = Lines::new(bounds);
+        let mut lines = match self.ready.is_empty() {
+            true => return Lines::new(bounds),
+            false => Lines::as_many_as(self.sizes, bounds),
+        };
         while !lines.is_full() {
             let Some(identity) = self.ready.pop_front() else { break };
             if self.is_behind_another(identity) || self.turn(identity, now, &mut lines) {
@@ -221,6 +227,7 @@ impl Tail {
                 file.queued = false;
             }
         }
+        self.sizes = lines.sizes();
         lines
     }
 

@@ -31,7 +31,7 @@
 //!         let mark = self.mark.as_bytes();
 //!         batch.map_bodies_adding(mark.len(), |body, out| {
 //!             out.extend(body.iter().map(u8::to_ascii_uppercase));
-//!             out.extend_from_slice(mark);
+//!             append(out, mark);
 //!         })?;
 //!         Ok(())
 //!     }
@@ -66,6 +66,8 @@
 pub mod bindings;
 #[doc(hidden)]
 pub mod slot;
+
+pub mod append;
 
 pub mod packed;
 
@@ -106,6 +108,7 @@ pub use {schemars, serde, serde_json};
 
 /// What nearly every plugin needs.
 pub mod prelude {
+    pub use crate::append::append;
     pub use crate::batch::{Batch, Event, Header, Misfit, Rejection};
     pub use crate::config::{ByteSize, Duration};
     pub use crate::describe::{Need, Problem};

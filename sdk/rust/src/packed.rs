@@ -1,5 +1,7 @@
 //! Columns: byte strings laid end to end, and the headers made of them.
 
+use crate::append::append;
+
 pub use crate::bindings::imports::wasmflow::plugin::events::{Column, Packed, SparseValues};
 
 impl Packed {
@@ -108,7 +110,7 @@ impl PackedBuilder {
     /// Adds one item.
     #[inline]
     pub fn push(&mut self, item: &[u8]) {
-        self.data.extend_from_slice(item);
+        append(&mut self.data, item);
         self.end_item();
     }
 
