@@ -42,55 +42,66 @@ unsafe fn copy(from: *const u8, to: *mut u8, length: usize) {
     unsafe {
         match length {
             65.. => {
-                // Four to a step: a loop over one would be taken for what it is, and become `memory.copy` again.
                 let mut at = 0;
                 while at + 64 < length {
-                    step::<Block, 4>(from, to, at);
+                    four_blocks(from, to, at);
                     at += 64;
                 }
-                step::<Block, 4>(from, to, length - 64);
+                four_blocks(from, to, length - 64);
             }
             33.. => {
-                step::<Block, 2>(from, to, 0);
-                step::<Block, 2>(from, to, length - 32);
+                step::<Block>(from, to, 0);
+                step::<Block>(from, to, 16);
+                step::<Block>(from, to, length - 32);
+                step::<Block>(from, to, length - 16);
             }
             16.. => {
-                step::<Block, 1>(from, to, 0);
-                step::<Block, 1>(from, to, length - 16);
+                step::<Block>(from, to, 0);
+                step::<Block>(from, to, length - 16);
             }
             8.. => {
-                step::<u64, 1>(from, to, 0);
-                step::<u64, 1>(from, to, length - 8);
+                step::<u64>(from, to, 0);
+                step::<u64>(from, to, length - 8);
             }
             4.. => {
-                step::<u32, 1>(from, to, 0);
-                step::<u32, 1>(from, to, length - 4);
+                step::<u32>(from, to, 0);
+                step::<u32>(from, to, length - 4);
             }
             1.. => {
-                step::<u8, 1>(from, to, 0);
-                step::<u8, 1>(from, to, length / 2);
-                step::<u8, 1>(from, to, length - 1);
+                step::<u8>(from, to, 0);
+                step::<u8>(from, to, length / 2);
+                step::<u8>(from, to, length - 1);
             }
             0 => {}
         }
     }
 }
 
-/// Copies `N` values.
+/// Copies 64 bytes. Written out: a loop over one block would be taken for what it is, and become `memory.copy` again.
 ///
 /// # Safety
 /// Both can be accessed for as many bytes from `at` on.
 #[cfg(any(target_family = "wasm", test))]
 #[inline(always)]
-unsafe fn step<T: Copy, const N: usize>(from: *const u8, to: *mut u8, at: usize) {
-    // SAFETY: as promised; neither needs to be aligned, and any bytes are a value of the integers and blocks that are copied here.
+unsafe fn four_blocks(from: *const u8, to: *mut u8, at: usize) {
+    // SAFETY: as promised.
     unsafe {
-        let (from, to) = (from.add(at).cast::<T>(), to.add(at).cast::<T>());
-        let values: [T; N] = std::array::from_fn(|index| from.add(index).read_unaligned());
-        for (index, value) in values.into_iter().enumerate() {
-            to.add(index).write_unaligned(value);
-        }
+        step::<Block>(from, to, at);
+        step::<Block>(from, to, at + 16);
+        step::<Block>(from, to, at + 32);
+        step::<Block>(from, to, at + 48);
     }
+}
+
+/// Copies one value.
+///
+/// # Safety
+/// Both can be accessed for as many bytes from `at` on.
+#[cfg(any(target_family = "wasm", test))]
+#[inline(always)]
+unsafe fn step<T>(from: *const u8, to: *mut u8, at: usize) {
+    // SAFETY: as promised; neither needs to be aligned, and any bytes are a value of the integers and blocks that are copied here.
+    unsafe { to.add(at).cast::<T>().write_unaligned(from.add(at).cast::<T>().read_unaligned()) }
 }
 
 #[cfg(test)]
