@@ -33,11 +33,8 @@ impl Interceptor for PrefixSuffix {
         if added == 0 {
             return Ok(());
         }
-        batch.map_bodies_adding(added, |body, out| {
-            append(out, &self.prefix);
-            append(out, body);
-            append(out, &self.suffix);
-        })?;
+        let (prefix, suffix) = (&self.prefix[..], &self.suffix[..]);
+        batch.map_bodies_adding(added, |body, out| append_all(out, [prefix, body, suffix]))?;
         Ok(())
     }
 }

@@ -46,10 +46,7 @@ impl PrefixSuffix {
         let around = self.prefix.len() + self.suffix.len() + 1;
         let mut lines = Vec::with_capacity(bodies.data.len() + around * bodies.count());
         for body in bodies {
-            append(&mut lines, self.prefix.as_bytes());
-            append(&mut lines, body);
-            append(&mut lines, self.suffix.as_bytes());
-            lines.push(b'\n');
+            append_all(&mut lines, [self.prefix.as_bytes(), body, self.suffix.as_bytes(), b"\n"]);
         }
         lines
     }

@@ -36,14 +36,14 @@ impl Interceptor for SearchReplace {
 
     fn intercept(&mut self, batch: &mut Batch) -> Result<(), Failure> {
         let before = batch.bodies();
+        // Nothing is written as long as nothing is found.
+        let Some(first) = before.iter().position(|body| self.pattern.is_match(body)) else { return Ok(()) };
         let mut after = PackedBuilder::with_capacity(before.count(), before.data.len() + before.data.len() / 8);
-        let mut changed = false;
-        for body in &before {
-            after.push_with(|out| changed |= self.replace(body, out));
+        after.push_first(first, &before);
+        for body in before.iter().skip(first) {
+            after.push_with(|out| self.replace(body, out));
         }
-        if changed {
-            batch.set_bodies(&after.finish())?;
-        }
+        batch.set_bodies(&after.finish())?;
         Ok(())
     }
 }
@@ -51,8 +51,8 @@ impl Interceptor for SearchReplace {
 wasmflow_sdk::export_interceptor!(SearchReplace);
 
 impl SearchReplace {
-    /// Appends the body with every match replaced. Answers whether there was one.
-    fn replace(&self, body: &[u8], out: &mut Vec<u8>) -> bool {
+    /// Appends the body with every match replaced.
+    fn replace(&self, body: &[u8], out: &mut Vec<u8>) {
         match self.expands {
             true => {
                 let matches = self.pattern.captures_iter(body).map(|groups| (groups.get_match().range(), groups));
@@ -66,21 +66,20 @@ impl SearchReplace {
     }
 }
 
-/// Appends `body` with what `replace` writes in the place of each range. Answers whether there was one.
+/// Appends `body` with what `replace` writes in the place of each range.
 fn splice<M>(
     body: &[u8],
     out: &mut Vec<u8>,
     matches: impl Iterator<Item = (Range<usize>, M)>,
     replace: impl Fn(M, &mut Vec<u8>),
-) -> bool {
-    let mut copied = None;
+) {
+    let mut copied = 0;
     for (range, found) in matches {
-        append(out, &body[copied.unwrap_or(0)..range.start]);
+        append(out, &body[copied..range.start]);
         replace(found, out);
-        copied = Some(range.end);
+        copied = range.end;
     }
-    append(out, &body[copied.unwrap_or(0)..]);
-    copied.is_some()
+    append(out, &body[copied..]);
 }
 
 #[cfg(test)]
@@ -99,6 +98,14 @@ mod tests {
         assert_eq!(replaced("a+", "-", b"baab a"), b"b-b -");
         assert_eq!(replaced("a", "", b"banana"), b"bnn");
         assert_eq!(replaced("x", "-", b"banana"), b"banana");
+    }
+
+    #[test]
+    fn bodies_in_front_of_the_first_match_stay_as_they_are() {
+        let config = Config { pattern: "b".parse().unwrap(), replacement: "-".into() };
+        let mut batch = Batch::from_bodies(["a", "", "ab", "a"]);
+        SearchReplace::open(config).unwrap().intercept(&mut batch).unwrap();
+        assert_eq!(batch.bodies().iter().collect::<Vec<_>>(), [&b"a"[..], b"", b"a-", b"a"]);
     }
 
     #[test]

@@ -10,19 +10,34 @@ const SHORT: usize = 512;
 /// Appends `bytes`: as `extend_from_slice`, and inside the sandbox several times as fast for short ones.
 #[inline(always)]
 pub fn append(out: &mut Vec<u8>, bytes: &[u8]) {
-    #[cfg(target_family = "wasm")]
-    if bytes.len() <= SHORT {
-        let length = out.len();
-        out.reserve(bytes.len());
-        // SAFETY: there is room for as many bytes behind those that `out` has, and a vector that is borrowed mutably cannot overlap
-        // with `bytes`. All of them are written before they count.
-        unsafe {
-            copy(bytes.as_ptr(), out.as_mut_ptr().add(length), bytes.len());
-            out.set_len(length + bytes.len());
+    append_all(out, [bytes]);
+}
+
+/// Appends one after another: cheaper than each for itself.
+#[cfg(target_family = "wasm")]
+#[inline(always)]
+pub fn append_all<const N: usize>(out: &mut Vec<u8>, parts: [&[u8]; N]) {
+    let bytes = parts.iter().map(|part| part.len()).sum();
+    out.reserve(bytes);
+    // SAFETY: there is room for all parts behind the bytes that `out` has, and a vector that is borrowed mutably cannot overlap with
+    // them. All of them are written before they count.
+    unsafe {
+        let mut to = out.as_mut_ptr().add(out.len());
+        for part in parts {
+            match part.len() {
+                0..=SHORT => copy(part.as_ptr(), to, part.len()),
+                _ => to.copy_from_nonoverlapping(part.as_ptr(), part.len()),
+            }
+            to = to.add(part.len());
         }
-        return;
+        out.set_len(out.len() + bytes);
     }
-    out.extend_from_slice(bytes);
+}
+
+/// Appends one after another.
+#[cfg(not(target_family = "wasm"))]
+pub fn append_all<const N: usize>(out: &mut Vec<u8>, parts: [&[u8]; N]) {
+    parts.into_iter().for_each(|part| out.extend_from_slice(part));
 }
 
 /// 16 bytes, as one register holds them.
@@ -114,8 +129,8 @@ mod tests {
         for length in 0..bytes.len() {
             let mut out = b"before".to_vec();
             append(&mut out, &bytes[..length]);
-            append(&mut out, b".");
-            assert_eq!(out, [b"before", &bytes[..length], b"."].concat());
+            append_all(&mut out, [b".", &bytes[..length]]);
+            assert_eq!(out, [b"before", &bytes[..length], b".", &bytes[..length]].concat());
         }
     }
 

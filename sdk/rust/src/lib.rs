@@ -108,7 +108,7 @@ pub use {schemars, serde, serde_json};
 
 /// What nearly every plugin needs.
 pub mod prelude {
-    pub use crate::append::append;
+    pub use crate::append::{append, append_all};
     pub use crate::batch::{Batch, Event, Header, Misfit, Rejection};
     pub use crate::config::{ByteSize, Duration};
     pub use crate::describe::{Need, Problem};

@@ -121,6 +121,14 @@ impl PackedBuilder {
         self.end_item();
     }
 
+    /// Adds the first `count` items of another column, in one copy.
+    pub fn push_first(&mut self, count: usize, items: &Packed) {
+        let bytes = count.checked_sub(1).map_or(0, |last| items.ends[last]);
+        let base = self.data.len() as u32;
+        self.data.extend_from_slice(&items.data[..bytes as usize]);
+        self.ends.extend(items.ends[..count].iter().map(|end| base + end));
+    }
+
     /// How many items there are so far.
     pub fn count(&self) -> usize {
         self.ends.len()
@@ -218,6 +226,16 @@ mod tests {
         assert_eq!(packed.iter().collect::<Vec<_>>(), [&b"a"[..], b"", b"bcd"]);
         assert_eq!(packed.get(2), b"bcd");
         assert_eq!(packed.fits(3), Ok(()));
+    }
+
+    #[test]
+    fn the_first_items_of_a_column_are_added_behind_others() {
+        let packed: Packed = ["a", "", "bcd"].into_iter().collect();
+        let mut builder = PackedBuilder::new();
+        builder.push(b"x");
+        builder.push_first(0, &packed);
+        builder.push_first(2, &packed);
+        assert_eq!(builder.finish().iter().collect::<Vec<_>>(), [&b"x"[..], b"a", b""]);
     }
 
     #[test]
