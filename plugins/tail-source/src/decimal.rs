@@ -55,7 +55,7 @@ mod tests {
             for value in added {
                 decimal.add(value);
                 sum += value;
-                prop_assert_eq!(decimal.as_bytes(), sum.to_string().as_bytes());
+                prop_assert_eq!(std::str::from_utf8(decimal.as_bytes()).unwrap(), sum.to_string());
             }
         }
     }
