@@ -37,6 +37,11 @@ pub enum DeadLetters {
 }
 
 impl DeadLetters {
+    /// Whether a rejected event has somewhere to go.
+    pub fn are_kept(&self) -> bool {
+        matches!(self, Self::Channel(_))
+    }
+
     /// The rejected events as one batch for the dead-letter channel; nothing when there are none. `position` says where
     /// an event was when it was refused.
     ///

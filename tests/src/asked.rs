@@ -48,6 +48,11 @@ impl Asked {
     /// # Panics
     /// With the log, when it does not answer within a minute.
     pub fn run_with(pipeline: &PipelineFile, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        Self::begin(pipeline, arguments, variables).running()
+    }
+
+    /// As [`run_with`](Self::run_with), and waits for nothing.
+    pub fn begin(pipeline: &PipelineFile, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let (port, runtime_dir) = (free_port(), pipeline.folder().join("run"));
         let at = port.to_string();
         let arguments: Vec<_> = ["--admin", &at].into_iter().chain(arguments.iter().copied()).collect();
@@ -55,7 +60,7 @@ impl Asked {
         let variables: Vec<_> =
             [("WASMFLOW_RUNTIME_DIR", folder)].into_iter().chain(variables.iter().copied()).collect();
         let agent = Agent::run_arguments(pipeline.path(), &arguments, &variables);
-        Self { agent, port, runtime_dir }.running()
+        Self { agent, port, runtime_dir }
     }
 
     /// As [`run`](Self::run), with a console that nobody reads.
@@ -96,7 +101,8 @@ impl Asked {
             .unwrap_or_else(|| panic!("no answer to POST {path}; the log:\n{}", self.agent.stderr().text()))
     }
 
-    fn try_get(&self, path: &str) -> Option<Answer> {
+    /// Nothing: nobody answers.
+    pub fn try_get(&self, path: &str) -> Option<Answer> {
         self.send(&format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n"))
     }
 

@@ -25,6 +25,7 @@ pub mod records;
 pub mod rolled;
 pub mod run;
 pub mod skip;
+pub mod slow_disk;
 pub mod soak;
 pub mod stamped;
 pub mod stop;

@@ -226,7 +226,12 @@ impl Workshop {
         spec: &SourceSpec,
         legacy: Legacy,
     ) -> Result<Built, AgentError> {
-        let stage = self.stage(plan, PluginKind::Source, name, legacy.kafka);
+        let transaction = self.participant(plan, PluginKind::Source, name);
+        let dead_letters = match &plan.pipeline.dead_letters {
+            Some(_) if self.exactly_once.is_some() && transaction.is_none() => DeadLetters::NotInTransaction,
+            _ => self.dead_letters(plan, None),
+        };
+        let stage = self.stage(plan, PluginKind::Source, name, legacy.kafka, &dead_letters);
         let selector = self.selector(&spec.selector);
         let channels = selector.channels();
         let (store, resume, inheritance) = match legacy.handover {
@@ -242,12 +247,7 @@ impl Workshop {
                 (store, resume, Inheritance::default())
             }
         };
-        let interceptors = self.interceptors(plan, &spec.interceptors);
-        let transaction = self.participant(plan, PluginKind::Source, name);
-        let dead_letters = match &plan.pipeline.dead_letters {
-            Some(_) if self.exactly_once.is_some() && transaction.is_none() => DeadLetters::NotInTransaction,
-            _ => self.dead_letters(plan, None),
-        };
+        let interceptors = self.interceptors(plan, &spec.interceptors, &dead_letters);
         let parts = SourceParts {
             stage: stage.clone(),
             chain: Chain::new(interceptors.clone()),
@@ -271,7 +271,8 @@ impl Workshop {
     /// # Errors
     /// When its channel has no reader of its name that is free.
     pub fn sink(&self, plan: Plan<'_>, name: &StageName, spec: &SinkSpec, legacy: Legacy) -> Result<Built, AgentError> {
-        let stage = self.stage(plan, PluginKind::Sink, name, legacy.kafka);
+        let dead_letters = self.dead_letters(plan, Some(&spec.channel));
+        let stage = self.stage(plan, PluginKind::Sink, name, legacy.kafka, &dead_letters);
         let channel = &self.channels[&spec.channel];
         let (mut reader, log) = (channel.reader(name.as_str()).map_err(AgentError::Channel)?, channel.log_name());
         reader.skip_to(legacy.skip_to);
@@ -279,12 +280,12 @@ impl Workshop {
             let followed = exactly_once.follow(plan.pipeline, name, &mut reader, &self.recovered);
             followed.map_err(AgentError::StateDir)?;
         }
-        let interceptors = self.interceptors(plan, &spec.interceptors);
+        let interceptors = self.interceptors(plan, &spec.interceptors, &dead_letters);
         let parts = SinkParts {
             stage: stage.clone(),
             chain: Chain::new(interceptors.clone()),
             reader,
-            dead_letters: self.dead_letters(plan, Some(&spec.channel)),
+            dead_letters,
             log,
             limits: TakeLimits {
                 events: spec.batch_events as usize,
@@ -301,12 +302,19 @@ impl Workshop {
     }
 
     /// A stage for this use of each.
-    fn interceptors(&self, plan: Plan<'_>, names: &[StageName]) -> Vec<Arc<Stage>> {
-        names.iter().map(|name| self.stage(plan, PluginKind::Interceptor, name, None)).collect()
+    fn interceptors(&self, plan: Plan<'_>, names: &[StageName], letters: &DeadLetters) -> Vec<Arc<Stage>> {
+        names.iter().map(|name| self.stage(plan, PluginKind::Interceptor, name, None, letters)).collect()
     }
 
-    fn stage(&self, plan: Plan<'_>, kind: PluginKind, name: &StageName, kafka: Option<Arc<StageKafka>>) -> Arc<Stage> {
-        self.control.enter(self.stage_of(plan, kind, name, kafka))
+    fn stage(
+        &self,
+        plan: Plan<'_>,
+        kind: PluginKind,
+        name: &StageName,
+        kafka: Option<Arc<StageKafka>>,
+        letters: &DeadLetters,
+    ) -> Arc<Stage> {
+        self.control.enter(Stage { sets_aside: letters.are_kept(), ..self.stage_of(plan, kind, name, kafka) })
     }
 
     /// Opens an interceptor that nothing is given, to see whether it opens, and closes it.
@@ -350,6 +358,7 @@ impl Workshop {
             retry,
             counters,
             pace: Pace::default(),
+            sets_aside: false,
             point: Arc::default(),
         }
     }

@@ -24,8 +24,8 @@ pub struct Status {
 }
 
 const EXAMPLES: &str = "\
-Rates are those of the last ten seconds; LAG is what a sink has still to settle. An agent is found by its socket in
-$WASMFLOW_RUNTIME_DIR, else $XDG_RUNTIME_DIR/wasmflow, else a folder of yours beside the temporary files.
+Rates are those of the last ten seconds; LAG is what a sink has still to settle, or a Kafka source to poll. An agent
+is found by its socket in $WASMFLOW_RUNTIME_DIR, else $XDG_RUNTIME_DIR/wasmflow, else a folder of yours beside the temporary files.
 
 Examples:
   wasmflow status
@@ -99,7 +99,7 @@ fn stage_table<'v>(stages: impl Iterator<Item = &'v Value>) -> String {
             short(&rates["out_events_per_s"]),
             short(&counters["in_events"]),
             short(&counters["out_events"]),
-            short(&stage["lag_events"]),
+            short(if stage["lag_events"].is_null() { &stage["lag_records"] } else { &stage["lag_events"] }),
             short(&counters["rejected_events"]),
             short(&counters["traps"]),
         ]

@@ -76,6 +76,10 @@ fn stage_reason(stage: &StageControl, Patience(patience): Patience) -> Option<St
     if let Some(time) = counters.calling_for().filter(|time| *time >= patience) {
         return Some(format!("a call has been under way for {}", seconds(time)));
     }
+    let kafka = stage.serving().context.kafka.clone();
+    if let Some((connection, time)) = kafka.and_then(|kafka| kafka.unreachable_for()).filter(|(_, time)| *time >= patience) {
+        return Some(format!("no broker of connection `{connection}` has answered for {}", seconds(time)));
+    }
     let time = counters.failing_for().filter(|time| *time >= patience)?;
     let error = counters.last_error().map_or_else(String::new, |error| format!(": {}", error.text));
     Some(format!("its calls have failed for {}{error}", seconds(time)))

@@ -74,7 +74,6 @@ impl Control {
         let control = Arc::new(PipelineControl {
             name: pipeline.name.shared(),
             delivery: pipeline.delivery,
-            has_dead_letters: pipeline.dead_letters.is_some(),
             stages: RwLock::default(),
             parts: Parts::default(),
             reloads: OnceLock::new(),
@@ -179,7 +178,6 @@ fn listed(names: &[String]) -> String {
 pub struct PipelineControl {
     pub name: Arc<str>,
     pub delivery: DeliveryPromise,
-    pub has_dead_letters: bool,
     stages: RwLock<BTreeMap<Arc<str>, Arc<StageControl>>>,
     parts: Parts,
     reloads: OnceLock<ReloadHandle>,
@@ -211,8 +209,7 @@ impl PipelineControl {
         let mut stages = self.stages.write();
         let name = stage.name.clone();
         let control = stages.entry(name);
-        let control =
-            control.or_insert_with(|| Arc::new(StageControl::of(&stage, self.delivery, self.has_dead_letters)));
+        let control = control.or_insert_with(|| Arc::new(StageControl::of(&stage, self.delivery)));
         control.enter(stage)
     }
 

@@ -26,7 +26,6 @@ pub struct StageControl {
     name: Arc<str>,
     kind: PluginKind,
     delivery: DeliveryPromise,
-    has_dead_letters: bool,
     /// Of all its uses and all its generations.
     counters: Arc<StageCounters>,
     swaps: SwapCounters,
@@ -87,13 +86,12 @@ impl PluginFacts {
 }
 
 impl StageControl {
-    pub(super) fn of(stage: &Stage, delivery: DeliveryPromise, has_dead_letters: bool) -> Self {
+    pub(super) fn of(stage: &Stage, delivery: DeliveryPromise) -> Self {
         Self {
             pipeline: stage.context.pipeline.clone(),
             name: stage.name.clone(),
             kind: stage.kind(),
             delivery,
-            has_dead_letters,
             counters: stage.counters.clone(),
             swaps: SwapCounters::default(),
             turn: Arc::default(),
@@ -143,8 +141,9 @@ impl StageControl {
         self.delivery
     }
 
+    /// Whether an event that it rejects has somewhere to go, wherever it works.
     pub fn has_dead_letters(&self) -> bool {
-        self.has_dead_letters
+        self.state.lock().uses.iter().all(|known| known.serving.sets_aside)
     }
 
     pub fn counters(&self) -> &Arc<StageCounters> {

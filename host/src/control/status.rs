@@ -57,6 +57,9 @@ pub struct StageStatus {
     /// Of a sink: events put and not settled by it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lag_events: Option<u64>,
+    /// Of a source that reads Kafka: records of its partitions that it has not polled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lag_records: Option<u64>,
     pub memory_bytes: u64,
     pub last_error: Option<ErrorStatus>,
 }
@@ -229,6 +232,7 @@ impl StageStatus {
             counters: CounterStatus::of(counters),
             rates: RateStatus { in_events_per_s: rounded(rate.0), out_events_per_s: rounded(rate.1) },
             lag_events: lag.filter(|_| stage.kind() == PluginKind::Sink),
+            lag_records: stage.serving().context.kafka.as_ref().and_then(|kafka| kafka.lag_records()),
             memory_bytes: counters.memory_bytes(),
             last_error: counters.last_error().map(|error| ErrorStatus::of(&error)),
         }

@@ -15,6 +15,7 @@ use tokio::sync::{Notify, oneshot};
 use super::assignment::{Assignment, part_key, part_value};
 use super::client::{Client, GroupMetadata, TopicOffset};
 use super::fetch::Fetch;
+use super::reach::Reach;
 use super::stage::{Revocation, Start, Subscription};
 use super::transactional::GroupOffsets;
 use super::verdict::{self, retry};
@@ -43,6 +44,7 @@ struct Shared {
     /// No member of the group: its partitions are fixed.
     alone: bool,
     client: Client,
+    reach: Reach,
     state: Mutex<State>,
     /// Something was settled.
     settled: Condvar,
@@ -95,6 +97,7 @@ impl Consumer {
             counters: counters.clone(),
             alone: subscription.partitions.is_some(),
             client,
+            reach: Reach::default(),
             state: Mutex::new(State { position, ..State::default() }),
             settled: Condvar::new(),
             reader: Arc::default(),
@@ -131,6 +134,11 @@ impl Consumer {
     /// Records that were not handed out, by topic, as far as the brokers have told: asks nobody.
     pub(super) fn lag(&self) -> Vec<(Arc<str>, u64)> {
         self.shared.state().assignment.lag(&self.shared.client)
+    }
+
+    /// As [`Reach::lost_for`].
+    pub(super) fn unreachable_for(&self) -> Option<Duration> {
+        self.shared.reach.lost_for()
     }
 
     /// Goes on from `position` where partitions were read further.

@@ -14,6 +14,7 @@ mod options;
 mod outbox;
 mod producer;
 mod progress;
+mod reach;
 mod records;
 mod stage;
 mod stall;

@@ -179,6 +179,17 @@ impl StageKafka {
         Some((consumer.subscription.connection.clone(), consumer.lag()))
     }
 
+    /// How many records that is, of all topics; nothing for a stage that does not read Kafka.
+    pub fn lag_records(&self) -> Option<u64> {
+        Some(self.lag()?.1.iter().map(|(_, records)| records).sum())
+    }
+
+    /// The connection of which no broker has answered for so long, while records were to be read from it.
+    pub fn unreachable_for(&self) -> Option<(String, Duration)> {
+        let consumer = lock(&self.consumer).clone()?;
+        Some((consumer.subscription.connection.clone(), consumer.unreachable_for()?))
+    }
+
     pub(super) fn is_in_transactions(&self) -> bool {
         self.transactions.get().is_some()
     }

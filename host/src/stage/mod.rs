@@ -37,6 +37,8 @@ pub struct Stage {
     pub retry: RetryPolicy,
     pub counters: Arc<StageCounters>,
     pub pace: Pace,
+    /// Whether an event that it rejects has somewhere to go; else a rejection stops it.
+    pub sets_aside: bool,
     /// Where swaps reach this use of the stage.
     pub point: Arc<SwitchPoint>,
 }

@@ -69,6 +69,7 @@ impl Candidate {
             retry: self.bounds.retry,
             counters: serving.counters.clone(),
             pace: Pace::default(),
+            sets_aside: serving.sets_aside,
             point: serving.point.clone(),
         }
     }

@@ -169,10 +169,10 @@ fn a_full_disk_is_waited_for_and_nothing_is_lost() -> anyhow::Result<()> {
 }
 
 /// A tmpfs of 4 MiB, unmounted when dropped.
-struct Mount<'p>(&'p Path);
+pub struct Mount<'p>(&'p Path);
 
 impl<'p> Mount<'p> {
-    fn small(path: &'p Path) -> Option<Self> {
+    pub fn small(path: &'p Path) -> Option<Self> {
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"]).arg(path).output();
         mounted.is_ok_and(|output| output.status.success()).then_some(Self(path))
     }

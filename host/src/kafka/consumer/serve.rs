@@ -28,6 +28,7 @@ impl Shared {
             let wait = self.commit_if_due(&mut last_commit);
             self.make_rewinds();
             self.find_ends();
+            self.reach.look(&self.client);
             match self.client.poll(wait, &mut reports) {
                 Some(Event::Assign(partitions)) => {
                     self.counters.rebalances.add(1);
@@ -38,7 +39,10 @@ impl Shared {
                     self.give_back(&partitions);
                 }
                 Some(Event::Committed { code, offsets }) => self.committed(code, &offsets),
-                Some(Event::Error(error)) => self.error(&error),
+                Some(Event::Error(error)) => {
+                    self.reach.heard(&error);
+                    self.error(&error);
+                }
                 _ => {}
             }
         }
