@@ -54,6 +54,7 @@ impl DeadLetters {
     ) -> Result<Option<(Channel, Batch)>, StageStop> {
         let Some((stage, first)) = rejected.first() else { return Ok(None) };
         rejected.iter().for_each(|(stage, _)| stage.counters.rejected.add(1));
+        stage.counters.note_error(&format_args!("an event was rejected: {}", first.reason));
         let writer = match self {
             Self::Channel(writer) => writer,
             Self::None => {

@@ -1,5 +1,6 @@
 //! The interceptor chain of a source or a sink: each batch through each plugin in turn.
 
+mod crew;
 mod link;
 mod switch;
 
@@ -12,15 +13,15 @@ use crate::event::Batch;
 use crate::stage::{Stage, StageStop};
 use crate::swap::Bell;
 
-use link::Link;
+use crew::Crew;
 
-/// Interceptors in their order, each with an instance of its own for this use.
+/// Interceptors in their order, each with an instance of its own for this use, or with several.
 ///
 /// The runner numbers its batches (*tags*). What an interceptor keeps back for later is not settled: the runner asks
 /// [`oldest_kept`](Self::oldest_kept) and settles nothing from that tag on.
 #[derive(Default)]
 pub struct Chain {
-    links: Vec<Link>,
+    crews: Vec<Crew>,
 }
 
 /// What a batch became.
@@ -41,7 +42,7 @@ impl Processed {
 
 impl Chain {
     pub fn new(stages: impl IntoIterator<Item = Arc<Stage>>) -> Self {
-        Self { links: stages.into_iter().map(Link::new).collect() }
+        Self { crews: Crew::all(stages) }
     }
 
     /// Opens every instance, so that a wrong configuration shows at the start and not with the first event.
@@ -49,8 +50,8 @@ impl Chain {
     /// # Errors
     /// When one of the stages has to stop.
     pub async fn open(&mut self) -> Result<(), StageStop> {
-        for link in &mut self.links {
-            link.ensure_open().await?;
+        for crew in &mut self.crews {
+            crew.open().await?;
         }
         Ok(())
     }
@@ -72,12 +73,12 @@ impl Chain {
     pub async fn flush(&mut self, tag: u64, drain: bool) -> Result<Processed, StageStop> {
         let mut all = Processed::new(Batch::empty(), tag);
         let mut batches = Vec::new();
-        for index in 0..self.links.len() {
-            if !drain && !self.links[index].tick_is_due() {
+        for index in 0..self.crews.len() {
+            if !drain && !self.crews[index].tick_is_due() {
                 continue;
             }
-            let since = self.links[index].oldest_kept().unwrap_or(tag);
-            let flushed = self.links[index].flush(tag, drain).await?;
+            let since = self.crews[index].oldest_kept().unwrap_or(tag);
+            let flushed = self.crews[index].flush(tag, drain).await?;
             let processed = self.process_from(index + 1, Processed { since, ..flushed }).await?;
             all.since = all.since.min(processed.since);
             all.rejected.extend(processed.rejected);
@@ -89,28 +90,26 @@ impl Chain {
 
     /// The oldest tag of which something is kept back.
     pub fn oldest_kept(&self) -> Option<u64> {
-        self.links.iter().filter_map(Link::oldest_kept).min()
+        self.crews.iter().filter_map(Crew::oldest_kept).min()
     }
 
     /// When `flush` is due next.
     pub fn next_tick(&self) -> Option<Instant> {
-        self.links.iter().filter_map(|link| link.next_tick).min()
+        self.crews.iter().filter_map(Crew::next_tick).min()
     }
 
-    /// The links look for swaps when this bell rings.
+    /// The interceptors look for swaps when this bell rings.
     pub fn attach(&mut self, bell: &Arc<Bell>) {
-        for link in &mut self.links {
-            link.seat.attach(&link.stage, bell);
-        }
+        self.crews.iter_mut().for_each(|crew| crew.attach(bell));
     }
 
     pub fn has_orders(&self) -> bool {
-        self.links.iter().any(|link| link.seat.has_order())
+        self.crews.iter().any(Crew::has_orders)
     }
 
     /// Whether one of the interceptors is to have no batch for now.
     pub fn is_paused(&self) -> bool {
-        self.links.iter().any(|link| link.seat.is_paused())
+        self.crews.iter().any(Crew::is_paused)
     }
 
     /// Does what swaps have ordered, between two batches. What a generation lets go of goes through the interceptors behind it.
@@ -121,10 +120,12 @@ impl Chain {
     pub async fn take_up_orders(&mut self, tag: u64) -> Result<Processed, StageStop> {
         let mut all = Processed::new(Batch::empty(), tag);
         let mut batches = Vec::new();
-        for index in 0..self.links.len() {
-            let Some(order) = self.links[index].seat.order() else { continue };
-            let since = self.links[index].oldest_kept().unwrap_or(tag);
-            let drained = self.links[index].take_up(order, tag).await;
+        for index in 0..self.crews.len() {
+            if !self.crews[index].has_orders() {
+                continue;
+            }
+            let since = self.crews[index].oldest_kept().unwrap_or(tag);
+            let drained = self.crews[index].take_up_orders(tag).await;
             let processed = self.process_from(index + 1, Processed { since, ..drained }).await?;
             all.since = all.since.min(processed.since);
             all.rejected.extend(processed.rejected);
@@ -136,31 +137,27 @@ impl Chain {
 
     /// Throws every instance away with what it keeps back: the events come again.
     pub fn reset(&mut self) {
-        for link in &mut self.links {
-            link.instance = None;
-            link.kept.clear();
-        }
+        self.crews.iter_mut().for_each(Crew::reset);
     }
 
     pub async fn close(&mut self) {
-        for link in &mut self.links {
-            link.seat.leave();
-            link.close().await;
+        for crew in &mut self.crews {
+            crew.close().await;
         }
     }
 
     async fn process_from(&mut self, index: usize, processed: Processed) -> Result<Processed, StageStop> {
         let mut processed = processed;
-        for link in &mut self.links[index..] {
+        for crew in &mut self.crews[index..] {
             if processed.batch.is_empty() {
                 break;
             }
-            // What the link kept so far may come out with this batch.
-            let since = link.oldest_kept().unwrap_or(processed.since).min(processed.since);
+            // What was kept so far may come out with this batch.
+            let since = crew.oldest_kept().unwrap_or(processed.since).min(processed.since);
             let batch = std::mem::replace(&mut processed.batch, Batch::empty());
-            let linked = link.intercept(batch, processed.since).await?;
-            processed.batch = linked.batch;
-            processed.rejected.extend(linked.rejected);
+            let made = crew.intercept(batch, processed.since).await?;
+            processed.batch = made.batch;
+            processed.rejected.extend(made.rejected);
             processed.since = since;
         }
         Ok(processed)

@@ -13,6 +13,17 @@ pub const CONSOLE: &str = r#"
     config = { prefix = "" }
 "#;
 
+/// A memory channel `refused` for dead letters, whose sink prints each body behind `refused `.
+pub const LETTERS: &str = r#"
+    [channels.refused]
+    type = "memory"
+
+    [sinks.letters]
+    plugin = "prefix-suffix"
+    channel = "refused"
+    config = { prefix = "refused " }
+"#;
+
 /// A memory channel `events` whose events are delivered nowhere.
 pub const NOWHERE: &str = r#"
     [channels.events]

@@ -24,9 +24,9 @@ use crate::position_store::PositionStore;
 use crate::replay::Bundles;
 use crate::resume::{Resume, kept_in, resume};
 use crate::selector::Selector;
-use crate::sink::{SinkParts, SinkRunner};
+use crate::sink::{SinkCrew, SinkParts};
 use crate::source::{Handover, Inheritance, SourceParts, SourceRunner};
-use crate::stage::{Pace, Stage, StageStop};
+use crate::stage::{Pace, Stage, StageStop, Worker};
 use crate::transaction::{Coordinator, Participant};
 use wasmflow_log::{LogSet, Note, Recovered};
 
@@ -41,7 +41,7 @@ pub enum Runner {
     /// Told to stop by a stopper of its own.
     Source(Box<SourceRunner>, Arc<Stopper>),
     /// Ends with its channel.
-    Sink(Box<SinkRunner>),
+    Sink(Box<SinkCrew>),
 }
 
 impl Built {
@@ -231,7 +231,8 @@ impl Workshop {
             Some(_) if self.exactly_once.is_some() && transaction.is_none() => DeadLetters::NotInTransaction,
             _ => self.dead_letters(plan, None),
         };
-        let stage = self.stage(plan, PluginKind::Source, name, legacy.kafka, &dead_letters);
+        let stage = self.stage_of(plan, PluginKind::Source, name, legacy.kafka);
+        let stage = self.control.enter(Stage { sets_aside: dead_letters.are_kept(), ..stage });
         let selector = self.selector(&spec.selector);
         let channels = selector.channels();
         let (store, resume, inheritance) = match legacy.handover {
@@ -247,7 +248,7 @@ impl Workshop {
                 (store, resume, Inheritance::default())
             }
         };
-        let interceptors = self.interceptors(plan, &spec.interceptors, &dead_letters);
+        let interceptors = self.interceptors(plan, &spec.interceptors, &dead_letters, Worker::ALONE);
         let parts = SourceParts {
             stage: stage.clone(),
             chain: Chain::new(interceptors.clone()),
@@ -271,8 +272,6 @@ impl Workshop {
     /// # Errors
     /// When its channel has no reader of its name that is free.
     pub fn sink(&self, plan: Plan<'_>, name: &StageName, spec: &SinkSpec, legacy: Legacy) -> Result<Built, AgentError> {
-        let dead_letters = self.dead_letters(plan, Some(&spec.channel));
-        let stage = self.stage(plan, PluginKind::Sink, name, legacy.kafka, &dead_letters);
         let channel = &self.channels[&spec.channel];
         let (mut reader, log) = (channel.reader(name.as_str()).map_err(AgentError::Channel)?, channel.log_name());
         reader.skip_to(legacy.skip_to);
@@ -280,41 +279,63 @@ impl Workshop {
             let followed = exactly_once.follow(plan.pipeline, name, &mut reader, &self.recovered);
             followed.map_err(AgentError::StateDir)?;
         }
-        let interceptors = self.interceptors(plan, &spec.interceptors, &dead_letters);
-        let parts = SinkParts {
-            stage: stage.clone(),
-            chain: Chain::new(interceptors.clone()),
-            reader,
-            dead_letters,
-            log,
-            limits: TakeLimits {
-                events: spec.batch_events as usize,
-                bytes: spec.batch_bytes as usize,
-                wait: spec.batch_wait,
-            },
-            transaction: self.participant(plan, PluginKind::Sink, name),
-        };
-        Ok(Built { runner: Runner::Sink(Box::new(SinkRunner::new(parts))), stages: with(stage, interceptors) })
+        let (mut kafka, mut parts, mut stages) = (legacy.kafka, Vec::new(), Vec::new());
+        for (reader, number) in reader.shared_by(spec.workers).into_iter().zip(0..) {
+            let dead_letters = self.dead_letters(plan, Some(&spec.channel));
+            let worker = Worker { number, of: spec.workers, is_first: number == 0 };
+            // Each has clients of its own: what one gives to Kafka is no other's to send.
+            let stage = self.stage_of(plan, PluginKind::Sink, name, kafka.take());
+            let (pace, sets_aside) = (Pace::shared_by(worker.of), dead_letters.are_kept());
+            let stage = self.control.enter(Stage { worker, pace, sets_aside, ..stage });
+            let interceptors = self.interceptors(plan, &spec.interceptors, &dead_letters, worker);
+            parts.push(SinkParts {
+                stage: stage.clone(),
+                chain: Chain::new(interceptors.clone()),
+                reader,
+                dead_letters,
+                log: log.clone(),
+                limits: TakeLimits {
+                    events: spec.batch_events as usize,
+                    bytes: spec.batch_bytes as usize,
+                    wait: spec.batch_wait,
+                },
+                transaction: self.participant(plan, PluginKind::Sink, name),
+            });
+            stages.extend(with(stage, interceptors));
+        }
+        Ok(Built { runner: Runner::Sink(Box::new(SinkCrew::new(parts))), stages })
     }
 
     fn participant(&self, plan: Plan<'_>, kind: PluginKind, name: &StageName) -> Option<Participant> {
         self.exactly_once.as_ref()?.participant(plan.pipeline, kind, name)
     }
 
-    /// A stage for this use of each.
-    fn interceptors(&self, plan: Plan<'_>, names: &[StageName], letters: &DeadLetters) -> Vec<Arc<Stage>> {
-        names.iter().map(|name| self.stage(plan, PluginKind::Interceptor, name, None, letters)).collect()
-    }
-
-    fn stage(
+    /// A stage for this use of each, or one for each of its workers.
+    fn interceptors(
         &self,
         plan: Plan<'_>,
-        kind: PluginKind,
-        name: &StageName,
-        kafka: Option<Arc<StageKafka>>,
+        names: &[StageName],
         letters: &DeadLetters,
-    ) -> Arc<Stage> {
-        self.control.enter(Stage { sets_aside: letters.are_kept(), ..self.stage_of(plan, kind, name, kafka) })
+        runner: Worker,
+    ) -> Vec<Arc<Stage>> {
+        let workers = |name: &StageName| plan.pipeline.interceptors[name].workers;
+        let each = names.iter().flat_map(|name| {
+            let of = workers(name);
+            (0..of).map(move |number| (name, Worker { number, of, is_first: runner.is_first && number == 0 }))
+        });
+        let stage = |(name, worker): (&StageName, Worker)| {
+            let stage = self.stage_of(plan, PluginKind::Interceptor, name, None);
+            let (pace, sets_aside) = (Pace::shared_by(worker.of), letters.are_kept());
+            self.control.enter(Stage { worker, pace, sets_aside, ..stage })
+        };
+        each.map(stage).collect()
+    }
+
+    /// What a running stage is to become in another place, with its clients where it has the same connections. Nobody knows of it.
+    pub fn candidate(&self, plan: Plan<'_>, kind: PluginKind, name: &StageName, running: &Stage) -> Stage {
+        let spec = plan.pipeline.stage(kind, name).expect("only what is in both files is tried");
+        let is_same = spec.grants.kafka == running.context.grants.kafka;
+        self.stage_of(plan, kind, name, running.context.kafka.clone().filter(|_| is_same))
     }
 
     /// Opens an interceptor that nothing is given, to see whether it opens, and closes it.
@@ -357,8 +378,9 @@ impl Workshop {
             config: config.clone(),
             retry,
             counters,
-            pace: Pace::default(),
+            pace: Pace::shared_by(1),
             sets_aside: false,
+            worker: Worker::ALONE,
             point: Arc::default(),
         }
     }

@@ -13,9 +13,10 @@ use super::running::Running;
 use crate::channel::{Channel, ChannelError};
 use crate::config::pipeline::{ChannelKind, ChannelName, DeliveryPromise, StageName, Start};
 use crate::config::{Diagnostic, FileReport};
-use crate::plugin::PluginOrigin;
+use crate::plugin::{PluginKind, PluginOrigin};
 use crate::reload::difference::{Difference, Side};
 use crate::reload::{Applied, ReloadError, ReloadReport, Wanted, field_problems};
+use crate::swap::try_out;
 
 /// How long a new stage has to open before it is let run: one that still waits for its server by then is not broken, and goes on
 /// trying as at a start.
@@ -59,6 +60,7 @@ impl Running {
         }
         self.exchange(plan, &difference, made).await;
         self.pipeline = next;
+        self.workshop.control.runs(&self.pipeline);
         self.plugins = plugins;
         self.places = wanted.places;
         Ok(report)
@@ -139,12 +141,38 @@ impl Running {
                 return Err(ReloadError::failed(format!("open {} `{}`", stop.kind, stop.stage), &stop.cause));
             }
         }
+        for (name, kind) in &difference.renewed {
+            self.try_out(plan, name, *kind).await?;
+        }
         for name in self.new_interceptors(plan, difference) {
             if let Ok(Err(stop)) = timeout(OPEN_EARLY, self.workshop.try_interceptor(plan, &name)).await {
                 return Err(ReloadError::failed(format!("open {} `{}`", stop.kind, stop.stage), &stop.cause));
             }
         }
         Ok(())
+    }
+
+    /// Has a runner that is to start anew in another place, as another generation, try whether that opens: once it has gone there is
+    /// no way back. What reads Kafka is not tried: a second member of the group would cost a rebalance, and what it is asked for was
+    /// checked with its configuration.
+    async fn try_out(&mut self, plan: Plan<'_>, name: &StageName, kind: PluginKind) -> Result<(), ReloadError> {
+        let Some(running) = self.workshop.control.stage(name.as_str()).filter(|_| self.tasks.has(name.as_str())) else {
+            return Ok(());
+        };
+        let candidate = self.workshop.candidate(plan, kind, name, &running.serving());
+        if kind == PluginKind::Source && candidate.context.kafka.is_some() {
+            return Ok(());
+        }
+        let (kafka, own) = (candidate.context.kafka.clone(), running.serving().context.kafka.clone());
+        let signal = self.stopper.signal();
+        let tried = tokio::select! {
+            tried = try_out(&running, candidate) => tried,
+            () = signal.stopping() => return Err(ReloadError::Stopping),
+        };
+        if let Some(made) = kafka.filter(|kafka| own.is_none_or(|own| !Arc::ptr_eq(kafka, &own))) {
+            self.let_close(made);
+        }
+        tried.map_err(|error| ReloadError::failed(format!("open {kind} `{name}`"), error.reason))
     }
 
     /// Builds the runners whose names are free, and that share nothing with one that goes.

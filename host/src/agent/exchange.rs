@@ -146,8 +146,7 @@ impl Running {
         }
         let (kafka, gone) = if keeps_clients { (kafka, None) } else { (None, kafka) };
         if let Some(gone) = gone {
-            // Owner: the pipeline, which awaits it at its end.
-            self.closing.spawn(async move { gone.close((Instant::now() + super::KAFKA_CLOSE_TIMEOUT).into()).await });
+            self.let_close(gone);
         }
         let mut legacy = Legacy { handover, kafka, is_rewired, skip_to: 0 };
         if !plan.pipeline.sources.contains_key(name)
@@ -160,6 +159,11 @@ impl Running {
         }
         self.begin(plan, name, legacy).await;
         None
+    }
+
+    /// Kafka clients that nobody uses any more. Owner: the pipeline, which awaits their end at its own.
+    pub(super) fn let_close(&mut self, kafka: Arc<StageKafka>) {
+        self.closing.spawn(async move { kafka.close((Instant::now() + super::KAFKA_CLOSE_TIMEOUT).into()).await });
     }
 
     /// Starts what has this name now, if anything has.

@@ -160,7 +160,7 @@ pub async fn run(files: Vec<RunFile>, control: &Control, options: RunOptions) ->
                     return Ok(report);
                 }
                 told = true;
-                info!(signal = name, "stopping: sources are stopped, channels drained; a second signal stops at once");
+                info!(signal = name, "stopping: sources are stopped, channels drained within `drain_timeout`; a second signal stops at once");
                 stoppers.iter().for_each(|stopper| stopper.advance(Phase::Stopping));
             }
         }

@@ -154,7 +154,8 @@ impl Running {
                 }
                 () = at(deadline) => {
                     let timeout_s = self.pipeline.drain_timeout.as_secs_f64();
-                    error!(timeout_s, "not drained in time; what is not settled comes again");
+                    let stages = self.tasks.names();
+                    error!(timeout_s, ?stages, "not drained in time: these had not ended; what is not settled comes again, or stays in its file channel");
                     self.tasks.shutdown().await;
                     return false;
                 }

@@ -17,6 +17,7 @@ pub mod file;
 mod memory;
 mod receipt;
 mod room;
+mod shared;
 mod take;
 
 pub use cut::{CutClock, CutLog, Cutter, WorkAhead};
@@ -24,6 +25,7 @@ pub use file::{FileChannel, FilePut, FileReader, ReaderCuts};
 pub use memory::{MemoryChannel, MemoryPut, MemoryReader};
 pub use receipt::{Receipt, ReceiptShare};
 pub use room::{Amount, Capacity, Pressure};
+use shared::SharedReader;
 pub use take::{TakeLimits, Taken};
 
 use std::sync::Arc;
@@ -357,6 +359,7 @@ pub fn commit_puts(
 pub enum Reader {
     Memory(MemoryReader),
     File(Box<FileReader>),
+    Shared(SharedReader),
 }
 
 impl Reader {
@@ -364,6 +367,15 @@ impl Reader {
         match self {
             Self::Memory(reader) => Channel::Memory(reader.channel().clone()),
             Self::File(reader) => Channel::File(reader.channel().clone()),
+            Self::Shared(reader) => reader.channel().clone(),
+        }
+    }
+
+    /// One for each of so many workers, who share the cursor; none of them can take part in transactions.
+    pub fn shared_by(self, workers: u32) -> Vec<Self> {
+        match workers {
+            1 => vec![self],
+            _ => SharedReader::of(self, workers).into_iter().map(Self::Shared).collect(),
         }
     }
 
@@ -377,6 +389,7 @@ impl Reader {
         match self {
             Self::Memory(reader) => Ok(reader.take(limits).await),
             Self::File(reader) => reader.take(limits).await,
+            Self::Shared(reader) => Box::pin(reader.take(limits)).await,
         }
     }
 
@@ -385,6 +398,7 @@ impl Reader {
         match self {
             Self::Memory(reader) => reader.pressure(),
             Self::File(reader) => reader.channel().room().pressure(),
+            Self::Shared(reader) => reader.pressure(),
         }
     }
 
@@ -393,6 +407,7 @@ impl Reader {
         match self {
             Self::Memory(reader) => reader.ended().await,
             Self::File(reader) => reader.ended().await,
+            Self::Shared(reader) => Box::pin(reader.ended()).await,
         }
     }
 
@@ -401,6 +416,7 @@ impl Reader {
         match self {
             Self::Memory(reader) => reader.taken_up_to(),
             Self::File(reader) => reader.taken_up_to(),
+            Self::Shared(reader) => reader.taken_up_to(),
         }
     }
 
@@ -409,6 +425,7 @@ impl Reader {
         match self {
             Self::Memory(reader) => reader.is_at_end(),
             Self::File(reader) => reader.is_at_end(),
+            Self::Shared(reader) => reader.is_at_end(),
         }
     }
 
@@ -417,6 +434,7 @@ impl Reader {
         match self {
             Self::Memory(reader) => reader.settle(next),
             Self::File(reader) => reader.settle(next),
+            Self::Shared(reader) => reader.settle(next),
         }
     }
 
@@ -426,6 +444,7 @@ impl Reader {
         match self {
             Self::Memory(reader) => reader.cut(),
             Self::File(reader) => reader.cut(),
+            Self::Shared(_) => 0,
         }
     }
 
@@ -434,6 +453,7 @@ impl Reader {
         match self {
             Self::Memory(reader) => reader.closed().await,
             Self::File(reader) => reader.closed().await,
+            Self::Shared(_) => std::future::pending().await,
         }
     }
 
@@ -443,6 +463,7 @@ impl Reader {
         match self {
             Self::Memory(reader) => reader.restart(),
             Self::File(reader) => reader.restart(),
+            Self::Shared(_) => {}
         }
     }
 
@@ -451,6 +472,7 @@ impl Reader {
         match self {
             Self::Memory(reader) => reader.skip_to(next),
             Self::File(reader) => reader.skip_to(next),
+            Self::Shared(_) => {}
         }
     }
 
@@ -459,6 +481,7 @@ impl Reader {
         match self {
             Self::Memory(reader) => reader.rollback(),
             Self::File(reader) => reader.rollback(),
+            Self::Shared(reader) => reader.rollback(),
         }
     }
 }

@@ -17,7 +17,7 @@ pub struct TakeLimits {
 }
 
 /// Events taken and not yet settled: `first` to `next`, `next` not included.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Taken {
     pub batch: Batch,
     pub first: u64,

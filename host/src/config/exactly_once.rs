@@ -37,6 +37,7 @@ pub fn check(file: &PipelineFile) -> Vec<Diagnostic> {
         problems.extend(asked.two_ways(name, source));
         problems.extend(asked.assigned_by_group(name, source));
     }
+    problems.extend(named(&file.sinks).filter_map(|(name, sink)| asked.side_by_side(name, sink)));
     problems.extend(asked.dead_letters());
     problems.extend(asked.slow_stages());
     problems
@@ -110,6 +111,13 @@ impl<'f> Asked<'f> {
         let ack = source.ack.as_ref().filter(|ack| ack.value == AckWord::Put && self.feeds(source, Kind::Memory))?;
         let message = format!("source `{}` hears that its events are safe before they are committed", name.value);
         Some(self.problem(&ack.span, message).hint("leave `ack` out"))
+    }
+
+    /// A cut is what came before; what workers deliver side by side is in no order.
+    fn side_by_side(&self, name: &At<String>, sink: &SinkTable) -> Option<Diagnostic> {
+        let workers = sink.workers.as_ref().filter(|workers| workers.value.0 > 1)?;
+        let message = format!("the {} workers of sink `{}` deliver in no order", workers.value.0, name.value);
+        Some(self.problem(&workers.span, message).hint("leave `workers` out"))
     }
 
     /// Its position would be in the transactions and on disk, and after a crash one of the two is behind.

@@ -214,7 +214,7 @@ table! {
     pub struct InterceptorTable {
         /// A standard plugin by name, or a path to a `.wasm` file, relative to this file.
         plugin: required String,
-        /// How many instances share the work.
+        /// How many instances share the work: each has a piece of each batch, and the order of the events stays.
         workers: optional Count<1, 1024> = "1",
         /// The plugin's own configuration.
         config: optional ConfigTable,
@@ -245,7 +245,7 @@ table! {
         batch_wait: optional Time<0, HOUR_MS> = "0ms",
         /// Where the sink starts in a file channel that does not know it yet: at the next event put, or at the oldest kept.
         start_at: optional StartWord = "tail",
-        /// How many instances share the work.
+        /// How many instances deliver side by side, each a batch: events arrive in no order then.
         workers: optional Count<1, 1024> = "1",
         /// The plugin's own configuration.
         config: optional ConfigTable,

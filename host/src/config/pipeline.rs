@@ -292,6 +292,8 @@ impl SelectorSpec {
 #[derive(Debug, Clone)]
 pub struct InterceptorSpec {
     pub plugin: PluginOrigin,
+    /// Instances that share the work of each use.
+    pub workers: u32,
     pub config: StageConfig,
     pub grants: Grants,
     pub limits: Limits,
@@ -302,6 +304,8 @@ pub struct InterceptorSpec {
 #[derive(Debug, Clone)]
 pub struct SinkSpec {
     pub plugin: PluginOrigin,
+    /// Instances that share the channel's cursor.
+    pub workers: u32,
     pub config: StageConfig,
     pub grants: Grants,
     pub limits: Limits,

@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::check::{Surroundings, named};
 use super::diagnostic::{Diagnostic, Span, nearest_hint};
 use super::file::{
-    AckWord, AllowTable, LimitsTable, PipelineFile, RetryTable, SinkTable, SourceTable, StartWord, ThenWord,
+    AckWord, AllowTable, InterceptorTable, LimitsTable, PipelineFile, RetryTable, SinkTable, SourceTable, StartWord,
+    ThenWord,
 };
 use super::grants;
 use super::pipeline::{
@@ -14,7 +15,7 @@ use super::pipeline::{
     StageName, Start,
 };
 use super::plugin_config::ConfigTable;
-use super::read::{At, Count, Named, not_in_this_version};
+use super::read::{At, Named, not_in_this_version};
 use super::road::{Road, channels_of, selector};
 use crate::plugin::{PluginKind, PluginOrigin};
 
@@ -129,18 +130,19 @@ pub fn build(
         diagnostics.extend(grants::check(table, file));
     }
     check_interceptors(file, diagnostics);
-    diagnostics.extend(named(&file.interceptors).filter_map(|(_, table)| several_workers(&table.workers)));
-    diagnostics.extend(named(&file.sinks).filter_map(|(_, table)| several_workers(&table.workers)));
+    diagnostics.extend(named(&file.sinks).filter_map(|(_, table)| workers_of_one(table)));
     let of_kind = |kind| tables.iter().filter(move |table| table.kind == kind);
     let sources = of_kind(PluginKind::Source).zip(named(&file.sources));
-    let interceptors = of_kind(PluginKind::Interceptor);
+    let interceptors = of_kind(PluginKind::Interceptor).zip(named(&file.interceptors));
     let sinks = of_kind(PluginKind::Sink).zip(named(&file.sinks));
     let name = |table: &StageTable<'_>| StageName::new(table.name.value.as_str());
     Stages {
         sources: sources
             .filter_map(|(stage, (_, table))| Some((name(stage), source(stage, table, road, around)?)))
             .collect(),
-        interceptors: interceptors.filter_map(|stage| Some((name(stage), interceptor(stage, around)?))).collect(),
+        interceptors: interceptors
+            .filter_map(|(stage, (_, table))| Some((name(stage), interceptor(stage, table, around)?)))
+            .collect(),
         sinks: sinks.filter_map(|(stage, (_, table))| Some((name(stage), sink(stage, table, road, around)?))).collect(),
     }
 }
@@ -169,9 +171,10 @@ fn source(
     })
 }
 
-fn interceptor(stage: &StageTable<'_>, around: Surroundings<'_>) -> Option<InterceptorSpec> {
+fn interceptor(stage: &StageTable<'_>, table: &InterceptorTable, around: Surroundings<'_>) -> Option<InterceptorSpec> {
     Some(InterceptorSpec {
         plugin: stage.origin(around)?,
+        workers: table.workers.as_ref().map_or(1, |at| at.value.0 as u32),
         config: config(stage),
         grants: grants::trusted(stage.allow, around),
         limits: limits(stage),
@@ -184,6 +187,7 @@ fn sink(stage: &StageTable<'_>, table: &SinkTable, road: &Road<'_>, around: Surr
     let (default_events, default_bytes) = road.default_batch(std::iter::once(channel));
     Some(SinkSpec {
         plugin: stage.origin(around)?,
+        workers: table.workers.as_ref().map_or(1, |at| at.value.0 as u32),
         config: config(stage),
         grants: grants::trusted(stage.allow, around),
         limits: limits(stage),
@@ -239,9 +243,12 @@ fn retry_problem(retry: &At<RetryTable>) -> Option<Diagnostic> {
     (max.value.0 < initial.value.0).then(|| problem().related(initial.span.clone(), "the first wait"))
 }
 
-fn several_workers<const MIN: u64, const MAX: u64>(workers: &Option<At<Count<MIN, MAX>>>) -> Option<Diagnostic> {
-    let workers = workers.as_ref().filter(|workers| workers.value.0 > 1)?;
-    Some(not_in_this_version(workers.span.clone(), "more than one worker").hint("leave `workers` out"))
+/// Several instances would write the same files.
+fn workers_of_one(table: &SinkTable) -> Option<Diagnostic> {
+    let workers = table.workers.as_ref().filter(|workers| workers.value.0 > 1)?;
+    table.plugin.as_ref().filter(|plugin| plugin.value == "file-roll")?;
+    let message = "`file-roll` writes one file after the other: it has one worker";
+    Some(Diagnostic::error("workers", workers.span.clone(), message).hint("leave `workers` out"))
 }
 
 fn interceptor_names(names: &Option<At<Vec<At<String>>>>) -> Vec<StageName> {

@@ -77,7 +77,9 @@ fn stage_reason(stage: &StageControl, Patience(patience): Patience) -> Option<St
         return Some(format!("a call has been under way for {}", seconds(time)));
     }
     let kafka = stage.serving().context.kafka.clone();
-    if let Some((connection, time)) = kafka.and_then(|kafka| kafka.unreachable_for()).filter(|(_, time)| *time >= patience) {
+    if let Some((connection, time)) =
+        kafka.and_then(|kafka| kafka.unreachable_for()).filter(|(_, time)| *time >= patience)
+    {
         return Some(format!("no broker of connection `{connection}` has answered for {}", seconds(time)));
     }
     let time = counters.failing_for().filter(|time| *time >= patience)?;

@@ -2,6 +2,7 @@
 
 pub mod health;
 mod parts;
+mod roads;
 mod stage;
 pub mod status;
 
@@ -12,6 +13,7 @@ use parking_lot::RwLock;
 
 pub use parts::Ended;
 use parts::Parts;
+use roads::Roads;
 pub use stage::{PluginFacts, StageControl, SwapCounters};
 
 use crate::config::pipeline::{DeliveryPromise, Pipeline};
@@ -75,6 +77,7 @@ impl Control {
             name: pipeline.name.shared(),
             delivery: pipeline.delivery,
             stages: RwLock::default(),
+            roads: RwLock::new(Roads::of(pipeline)),
             parts: Parts::default(),
             reloads: OnceLock::new(),
         });
@@ -179,6 +182,7 @@ pub struct PipelineControl {
     pub name: Arc<str>,
     pub delivery: DeliveryPromise,
     stages: RwLock<BTreeMap<Arc<str>, Arc<StageControl>>>,
+    roads: RwLock<Roads>,
     parts: Parts,
     reloads: OnceLock<ReloadHandle>,
 }
@@ -205,17 +209,28 @@ impl PipelineControl {
 
     /// Enters a use of a stage: a source, a sink, or an interceptor in one chain. Where the stage is there already, the use takes
     /// its counters, and the generation that serves now.
-    pub fn enter(&self, stage: Stage) -> Arc<Stage> {
+    pub fn enter(self: &Arc<Self>, stage: Stage) -> Arc<Stage> {
         let mut stages = self.stages.write();
         let name = stage.name.clone();
         let control = stages.entry(name);
-        let control = control.or_insert_with(|| Arc::new(StageControl::of(&stage, self.delivery)));
+        let control = control.or_insert_with(|| Arc::new(StageControl::of(&stage, self)));
         control.enter(stage)
     }
 
     /// Ends every pause: what is on its way is to be delivered.
     pub fn resume(&self) {
         self.stages().iter().for_each(|stage| stage.resume());
+    }
+
+    /// The pipeline's file has changed.
+    pub fn runs(&self, pipeline: &Pipeline) {
+        *self.roads.write() = Roads::of(pipeline);
+    }
+
+    /// The stages that get what this one makes.
+    pub fn behind(&self, stage: &str) -> Vec<Arc<StageControl>> {
+        let behind = self.roads.read().behind(stage);
+        behind.iter().filter_map(|name| self.stage(name)).collect()
     }
 
     /// Takes out a stage that is in the pipeline no more.

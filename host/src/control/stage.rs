@@ -1,13 +1,14 @@
 //! One stage of a running pipeline: the generation that serves, those before it, and its uses.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tracing::info;
 
+use super::PipelineControl;
 use crate::config::pipeline::DeliveryPromise;
 use crate::metrics::{Counter, StageCounters};
 use crate::plugin::{Engine, Plugin, PluginKind, StageContext};
@@ -26,6 +27,7 @@ pub struct StageControl {
     name: Arc<str>,
     kind: PluginKind,
     delivery: DeliveryPromise,
+    of: Weak<PipelineControl>,
     /// Of all its uses and all its generations.
     counters: Arc<StageCounters>,
     swaps: SwapCounters,
@@ -86,12 +88,13 @@ impl PluginFacts {
 }
 
 impl StageControl {
-    pub(super) fn of(stage: &Stage, delivery: DeliveryPromise) -> Self {
+    pub(super) fn of(stage: &Stage, pipeline: &Arc<PipelineControl>) -> Self {
         Self {
             pipeline: stage.context.pipeline.clone(),
             name: stage.name.clone(),
             kind: stage.kind(),
-            delivery,
+            delivery: pipeline.delivery,
+            of: Arc::downgrade(pipeline),
             counters: stage.counters.clone(),
             swaps: SwapCounters::default(),
             turn: Arc::default(),
@@ -146,6 +149,11 @@ impl StageControl {
         self.state.lock().uses.iter().all(|known| known.serving.sets_aside)
     }
 
+    /// The stages that get what it makes.
+    pub fn behind(&self) -> Vec<Arc<Self>> {
+        self.of.upgrade().map(|pipeline| pipeline.behind(&self.name)).unwrap_or_default()
+    }
+
     pub fn counters(&self) -> &Arc<StageCounters> {
         &self.counters
     }
@@ -177,7 +185,7 @@ impl StageControl {
 
     /// How many sources and sinks it works for: more than one for an interceptor that several name.
     pub fn uses(&self) -> usize {
-        self.state.lock().uses.len()
+        self.state.lock().uses.iter().filter(|known| known.serving.worker.is_first).count()
     }
 
     /// The last swaps, oldest first.

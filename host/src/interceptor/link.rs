@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tracing::info;
+use tracing::{Instrument as _, info};
 
 use super::{Processed, joined};
 use crate::event::Batch;
@@ -162,9 +163,11 @@ impl Link {
         self.ensure_open().await?;
         self.number += 1;
         let number = self.number;
-        let instance = self.instance.as_mut().expect("it has just been opened");
         let began = self.seat.begins();
-        let result = instance.intercept(&piece.batch, number).await;
+        let result = match self.stage.worker.number {
+            0 => self.instance.as_mut().expect("it has just been opened").intercept(&piece.batch, number).await,
+            _ => self.call_apart(piece.batch.clone(), number).await,
+        };
         if let Ok(intercepted) = &result {
             self.seat.called(began, piece.batch.count());
             if intercepted.oldest_kept.is_some() {
@@ -173,6 +176,21 @@ impl Link {
             self.keep_from(intercepted.oldest_kept);
         }
         Ok(result)
+    }
+
+    /// Calls the instance on a task of its own, beside its neighbours.
+    ///
+    /// Cancel: the instance is gone, as any that is given up in the middle of a call.
+    async fn call_apart(&mut self, batch: Batch, number: u64) -> Result<Intercepted, CallError> {
+        let mut instance = self.instance.take().expect("it has just been opened");
+        let call = async move { (instance.intercept(&batch, number).await, instance) };
+        // Dropped with this future, and then it ends the task.
+        let mut task = JoinSet::new();
+        task.spawn(call.in_current_span());
+        let called = task.join_next().await.expect("there is one");
+        let (result, instance) = called.expect("a call does not panic, and only its owner ends it");
+        self.instance = Some(instance);
+        result
     }
 
     pub async fn flush_into(&mut self, tag: u64, drain: bool, output: &mut Output) -> Result<(), Halt> {

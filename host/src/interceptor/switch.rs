@@ -30,6 +30,8 @@ impl Link {
         match order {
             Order::Shadow(tap) => self.tap = Some(tap),
             Order::Switch(switch) => self.switch(*switch, tag, &mut output).await,
+            // Of an interceptor one more instance can be opened at any time.
+            Order::Try(_) => {}
         }
         self.processed(output, tag)
     }
@@ -57,7 +59,7 @@ impl Link {
                 let _ = answer.send(Ok(Switched { pause: Duration::ZERO, plugin_time: Duration::ZERO, old: None }));
             }
             Some(Order::Shadow(tap)) => self.tap = Some(tap),
-            None => {}
+            Some(Order::Try(_)) | None => {}
         }
     }
 

@@ -118,6 +118,24 @@ impl Snapshot {
         })
     }
 
+    fn flow(
+        &self,
+        kind: PluginKind,
+        label: &'static str,
+        value: fn(&Flow) -> u64,
+    ) -> impl Iterator<Item = (Labels, u64)> {
+        self.stages(Some(kind), label).map(move |(labels, stage)| (labels, value(&stage.flow)))
+    }
+
+    fn each(
+        &self,
+        kind: PluginKind,
+        label: &'static str,
+        value: fn(&StageCounters) -> &Counter,
+    ) -> impl Iterator<Item = (Labels, u64)> {
+        self.stages(Some(kind), label).map(move |(labels, stage)| (labels, value(&stage.counters).get()))
+    }
+
     fn channel_counts(&self) -> impl Iterator<Item = (Labels, &ChannelCounts)> {
         self.pipelines.iter().flat_map(|pipeline| {
             let channels = pipeline.channels.iter();
@@ -133,11 +151,8 @@ impl Snapshot {
     }
 
     fn sources(&self, families: &mut Families<'_>) -> fmt::Result {
-        let sources = || self.stages(Some(PluginKind::Source), "source");
-        let flow = |value: fn(&Flow) -> u64| sources().map(move |(labels, stage)| (labels, value(&stage.flow)));
-        let each = |value: fn(&StageCounters) -> &Counter| {
-            sources().map(move |(labels, stage)| (labels, value(&stage.counters).get()))
-        };
+        let flow = |value| self.flow(PluginKind::Source, "source", value);
+        let each = |value| self.each(PluginKind::Source, "source", value);
         families.counter("source_received_events", "Events polled.", flow(|flow| flow.received))?;
         families.counter("source_accepted_events", "Events put into the channels.", flow(|flow| flow.accepted))?;
         families.counter(
@@ -154,10 +169,7 @@ impl Snapshot {
     }
 
     fn interceptors(&self, families: &mut Families<'_>) -> fmt::Result {
-        let flow = |value: fn(&Flow) -> u64| {
-            let stages = self.stages(Some(PluginKind::Interceptor), "stage");
-            stages.map(move |(labels, stage)| (labels, value(&stage.flow)))
-        };
+        let flow = |value| self.flow(PluginKind::Interceptor, "stage", value);
         families.counter("interceptor_in_events", "Events given, each once.", flow(|flow| flow.received))?;
         families.counter("interceptor_out_events", "Events that went on.", flow(|flow| flow.accepted))
     }
@@ -241,10 +253,8 @@ impl Snapshot {
 
     fn sinks(&self, families: &mut Families<'_>) -> fmt::Result {
         let sinks = || self.stages(Some(PluginKind::Sink), "sink");
-        let flow = |value: fn(&Flow) -> u64| sinks().map(move |(labels, stage)| (labels, value(&stage.flow)));
-        let each = |value: fn(&StageCounters) -> &Counter| {
-            sinks().map(move |(labels, stage)| (labels, value(&stage.counters).get()))
-        };
+        let flow = |value| self.flow(PluginKind::Sink, "sink", value);
+        let each = |value| self.each(PluginKind::Sink, "sink", value);
         families.counter("sink_attempted_events", "Events to be delivered, each once.", flow(|flow| flow.received))?;
         families.counter("sink_drained_events", "Events delivered.", flow(|flow| flow.accepted))?;
         families.counter(

@@ -13,6 +13,9 @@ use crate::plugin::{CallError, Failure, TrapKind};
 /// Limit: a last error that is kept. A trap's text names a few functions; the log has the whole.
 const MAX_ERROR_BYTES: usize = 1024;
 
+/// Limit: calls of one stage that are timed at once, by instances that work side by side. Further ones are not looked at.
+const CALLS_MAX: usize = 16;
+
 /// What one stage has done since the pipeline started.
 #[derive(Debug, Default)]
 pub struct StageCounters {
@@ -49,8 +52,8 @@ pub struct StageCounters {
     results: [Counter; Call::ALL.len()],
     /// Of the newest instance.
     memory_bytes: AtomicU64,
-    /// Since when a call has been under way, in [`millis`]; 0: none is.
-    calling_since: AtomicU64,
+    /// Since when each call under way has been, in [`millis`]; 0: none is in this place.
+    calling_since: [AtomicU64; CALLS_MAX],
     /// When a call last went well; 0: never.
     went_well: AtomicU64,
     /// Since when every call has failed; 0: the last one has not.
@@ -104,6 +107,8 @@ pub struct LastError {
 pub struct Running {
     counters: Arc<StageCounters>,
     started: Instant,
+    /// Its place among the calls under way, if there was one.
+    place: Option<usize>,
 }
 
 impl StageCounters {
@@ -128,8 +133,9 @@ impl StageCounters {
     /// A call begins.
     pub fn call(self: &Arc<Self>) -> Running {
         let started = Instant::now();
-        self.calling_since.store(millis(started), Ordering::Relaxed);
-        Running { counters: self.clone(), started }
+        let since = millis(started);
+        let take = |place: &AtomicU64| place.compare_exchange(0, since, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        Running { counters: self.clone(), started, place: self.calling_since.iter().position(take) }
     }
 
     /// A call has failed, or what was to come before it.
@@ -151,9 +157,9 @@ impl StageCounters {
         self.memory_bytes.load(Ordering::Relaxed)
     }
 
-    /// How long the call under way has taken.
+    /// How long the oldest call under way has taken.
     pub fn calling_for(&self) -> Option<Duration> {
-        since(&self.calling_since)
+        self.calling_since.iter().filter_map(since).max()
     }
 
     /// How long ago a call last went well.
@@ -198,7 +204,9 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.counters.calling_since.store(0, Ordering::Relaxed);
+        if let Some(place) = self.place {
+            self.counters.calling_since[place].store(0, Ordering::Relaxed);
+        }
     }
 }
 
@@ -235,6 +243,8 @@ mod tests {
         let counters = Arc::new(StageCounters::default());
         let running = counters.call();
         assert!(counters.calling_for().is_some());
+        drop(counters.call());
+        assert!(counters.calling_for().is_some(), "another instance's call is still under way");
         drop(running);
         assert!(counters.calling_for().is_none());
         assert_eq!(counters.calls.observed().count, 0);

@@ -28,6 +28,8 @@ pub struct Difference {
     pub wiring: Vec<Field>,
     /// Stages that become another generation: plugin, configuration, grants, limits or retries.
     pub swapped: BTreeMap<StageName, PluginKind>,
+    /// Sources and sinks that start anew in another place, and as another generation.
+    pub renewed: BTreeMap<StageName, PluginKind>,
     pub sources: Changes,
     pub sinks: Changes,
     pub channels: ChannelChanges,
@@ -147,7 +149,7 @@ impl Difference {
         self.sources = self.compare_runners((old, a), (new, b), ("sources", PluginKind::Source), |a, b| {
             [
                 ("channels", a.selector != b.selector),
-                ("interceptors", a.interceptors != b.interceptors),
+                ("interceptors", crews(old, &a.interceptors) != crews(new, &b.interceptors)),
                 ("batch_events", a.batch_events != b.batch_events),
                 ("batch_bytes", a.batch_bytes != b.batch_bytes),
                 ("ack", a.ack != b.ack),
@@ -161,7 +163,8 @@ impl Difference {
         self.sinks = self.compare_runners((old, a), (new, b), ("sinks", PluginKind::Sink), |a, b| {
             [
                 ("channel", a.channel != b.channel),
-                ("interceptors", a.interceptors != b.interceptors),
+                ("interceptors", crews(old, &a.interceptors) != crews(new, &b.interceptors)),
+                ("workers", a.workers != b.workers),
                 ("batch_events", a.batch_events != b.batch_events),
                 ("batch_bytes", a.batch_bytes != b.batch_bytes),
                 ("batch_wait", a.batch_wait != b.batch_wait),
@@ -172,12 +175,12 @@ impl Difference {
 
     /// `keys` says of each key of a runner's own whether it has changed; the first and the last are its place: its channels and
     /// its connections.
-    fn compare_runners<S>(
+    fn compare_runners<S, const KEYS: usize>(
         &mut self,
         (old, a): (&Side<'_>, &BTreeMap<StageName, S>),
         (new, b): (&Side<'_>, &BTreeMap<StageName, S>),
         (table, kind): (&str, PluginKind),
-        keys: impl Fn(&S, &S) -> [(&'static str, bool); 6],
+        keys: impl Fn(&S, &S) -> [(&'static str, bool); KEYS],
     ) -> Changes {
         let letters = old.pipeline.dead_letters != new.pipeline.dead_letters;
         let mut changes = Changes::of(a, b);
@@ -189,9 +192,11 @@ impl Difference {
             }
             // With other Kafka clients, or other channels, the runner starts anew with all that is new: a swap before that would
             // put what the new generation brings where the old one's events went.
-            let [(_, is_other_channel), .., (_, is_other_grant)] = keys;
-            if !is_other_channel && !is_other_grant && is_other(old, new, kind, name) {
-                self.swapped.insert(name.clone(), kind);
+            let (is_other_channel, is_other_grant) = (keys[0].1, keys[KEYS - 1].1);
+            if is_other(old, new, kind, name) {
+                let is_elsewhere = is_other_channel || is_other_grant;
+                let list = if is_elsewhere { &mut self.renewed } else { &mut self.swapped };
+                list.insert(name.clone(), kind);
             }
         }
         let all = changes.added.iter().chain(&changes.removed);
@@ -222,6 +227,12 @@ impl Changes {
 fn is_other(old: &Side<'_>, new: &Side<'_>, kind: PluginKind, name: &StageName) -> bool {
     let stages = old.pipeline.stage(kind, name).zip(new.pipeline.stage(kind, name));
     stages.is_some_and(|(a, b)| a != b || (old.digest)(kind, a.plugin) != (new.digest)(kind, b.plugin))
+}
+
+/// The interceptors of a runner, each with how many instances it has.
+fn crews<'p>(side: &Side<'p>, names: &'p [StageName]) -> Vec<(&'p StageName, u32)> {
+    let interceptors = &side.pipeline.interceptors;
+    names.iter().map(|name| (name, interceptors.get(name).map_or(1, |spec| spec.workers))).collect()
 }
 
 fn file_keys(a: &FileSpec, b: &FileSpec) -> Vec<&'static str> {
@@ -331,6 +342,12 @@ channel = "b"
     }
 
     #[test]
+    fn other_workers_are_another_chain_for_those_that_name_the_interceptor() {
+        let difference = changed("plugin = \"./i.wasm\"", "plugin = \"./i.wasm\"\nworkers = 2");
+        assert_eq!((difference.sources.restarted, difference.swapped), (["s".into()].into(), [].into()));
+    }
+
+    #[test]
     fn stages_and_channels_come_and_go_and_a_channel_may_grow() {
         let new = format!("{PIPELINE}[sinks.v]\nplugin = \"null\"\nchannel = \"a\"\n");
         assert_eq!(between(PIPELINE, &new).sinks.added, BTreeSet::from(["v".into()]));
@@ -345,6 +362,7 @@ channel = "b"
         let sink = |to: &str| format!("{PIPELINE}[sinks.v]\nplugin = \"null\"\nchannel = {to}\n");
         let difference = between(&sink("\"a\""), &sink("\"b\"\nconfig = { x = 1 }"));
         assert_eq!((difference.sinks.restarted.len(), difference.swapped.len()), (1, 0));
+        assert_eq!(difference.renewed, BTreeMap::from([("v".into(), PluginKind::Sink)]));
     }
 
     #[test]

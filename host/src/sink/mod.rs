@@ -1,5 +1,6 @@
 //! The sink runner: takes events from a channel, sends them through the sink's interceptors, delivers and settles them.
 
+mod crew;
 mod deliver;
 mod early;
 mod pending;
@@ -22,6 +23,7 @@ use crate::stage::{Backoff, Piece, Stage, StageStop, TrapGuard};
 use crate::swap::{Bell, Seat};
 use crate::transaction::Participant;
 
+pub use crew::SinkCrew;
 use pending::{Pending, PendingDeliveries};
 
 /// Deliveries that may wait for the broker at once. Enough to keep it busy through a round trip at 1000 events each; the

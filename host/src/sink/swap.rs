@@ -13,7 +13,7 @@ use crate::interceptor::Processed;
 use crate::plugin::{CallError, Rejected, SinkInstance};
 use crate::position::Position;
 use crate::stage::{Backoff, Piece, Stage, StageStop};
-use crate::swap::{Order, SwapError, SwapStep, Switch, Switched, close_in_time, open};
+use crate::swap::{Order, SwapError, SwapStep, Switch, Switched, TryOut, close_in_time, open};
 
 /// Limit: how long a sink may take to let go of what it holds before a swap of it is given up.
 const DRAIN_WAIT: Duration = Duration::from_secs(10);
@@ -35,6 +35,7 @@ impl SinkRunner {
         }
         match self.seat.order() {
             Some(Order::Switch(switch)) => self.switch(*switch).await,
+            Some(Order::Try(tried)) => self.try_out(tried).await,
             // Shadows are for interceptors only, which the swap has made sure of.
             Some(Order::Shadow(_)) | None => Ok(()),
         }
@@ -44,6 +45,7 @@ impl SinkRunner {
     pub(super) async fn switch_unopened(&mut self) -> Result<(), StageStop> {
         match self.seat.order() {
             Some(Order::Switch(switch)) => self.switch(*switch).await,
+            Some(Order::Try(tried)) => self.try_out(tried).await,
             Some(Order::Shadow(_)) | None => Ok(()),
         }
     }
@@ -88,6 +90,28 @@ impl SinkRunner {
                 answer.send(Err(error))
             }
         };
+        Ok(())
+    }
+
+    /// Opens another generation in the place of this one, to see whether it opens. This one goes on with the next batch.
+    async fn try_out(&mut self, tried: TryOut) -> Result<(), StageStop> {
+        let answer = match self.let_go().await? {
+            Err(reason) => Err(SwapError::at(SwapStep::Drain, reason)),
+            Ok(()) => {
+                if let Some(instance) = self.instance.take() {
+                    close_in_time(&self.parts.stage, instance).await;
+                }
+                match open::<SinkInstance>(&tried.stage, &Position::default()).await {
+                    Ok(instance) => {
+                        close_in_time(&tried.stage, instance).await;
+                        Ok(())
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+        };
+        // Whoever ordered it may be gone.
+        let _ = tried.answer.send(answer);
         Ok(())
     }
 

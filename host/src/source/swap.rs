@@ -10,7 +10,7 @@ use super::settle::Unsettled;
 use super::{Halt, SourceRunner};
 use crate::interceptor::Processed;
 use crate::plugin::{CallError, SourceInstance};
-use crate::swap::{Bell, Order, Switch, Switched, close_in_time, open};
+use crate::swap::{Bell, Order, Switch, Switched, TryOut, close_in_time, open};
 
 /// Limit: how long a source that cannot bring events again is kept for the answers that its clients wait for.
 const SETTLE_WAIT: Duration = Duration::from_secs(10);
@@ -26,6 +26,7 @@ impl SourceRunner {
         }
         match self.seat.order() {
             Some(Order::Switch(switch)) => self.switch(*switch).await,
+            Some(Order::Try(tried)) => self.try_out(tried).await,
             // Shadows are for interceptors only, which the swap has made sure of.
             Some(Order::Shadow(_)) | None => Ok(()),
         }
@@ -55,16 +56,7 @@ impl SourceRunner {
     /// Cancel: the old generation serves, and whoever ordered the switch gets no answer.
     async fn switch(&mut self, switch: Switch) -> Result<(), Halt> {
         let boundary = Instant::now();
-        while let Some(polled) = self.early.pop_front() {
-            self.take_over(polled).await?;
-        }
-        if !self.parts.stage.plugin.description().replays {
-            self.answer_clients().await?;
-        }
-        let closing = Instant::now();
-        if let Some(instance) = self.instance.take() {
-            close_in_time(&self.parts.stage, instance).await;
-        }
+        let closing = self.make_way().await?;
         let opened = open::<SourceInstance>(&switch.stage, &self.position).await;
         let plugin_time = closing.elapsed();
         let Switch { stage, trial, answer, .. } = switch;
@@ -83,6 +75,36 @@ impl SourceRunner {
             }
         };
         Ok(())
+    }
+
+    /// Opens another generation in the place of this one, to see whether it opens. This one goes on with the next poll.
+    async fn try_out(&mut self, tried: TryOut) -> Result<(), Halt> {
+        self.make_way().await?;
+        let opened = match open::<SourceInstance>(&tried.stage, &self.position).await {
+            Ok(instance) => {
+                close_in_time(&tried.stage, instance).await;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        };
+        // Whoever ordered it may be gone.
+        let _ = tried.answer.send(opened);
+        Ok(())
+    }
+
+    /// Puts what was brought and closes the source. Answers when closing began.
+    async fn make_way(&mut self) -> Result<Instant, Halt> {
+        while let Some(polled) = self.early.pop_front() {
+            self.take_over(polled).await?;
+        }
+        if !self.parts.stage.plugin.description().replays {
+            self.answer_clients().await?;
+        }
+        let closing = Instant::now();
+        if let Some(instance) = self.instance.take() {
+            close_in_time(&self.parts.stage, instance).await;
+        }
+        Ok(closing)
     }
 
     /// Waits until what was brought is settled, and tells the source: it cannot bring it again, so its clients would.

@@ -39,8 +39,24 @@ pub struct Stage {
     pub pace: Pace,
     /// Whether an event that it rejects has somewhere to go; else a rejection stops it.
     pub sets_aside: bool,
+    /// Which of the instances that share this use's work it is.
+    pub worker: Worker,
     /// Where swaps reach this use of the stage.
     pub point: Arc<SwitchPoint>,
+}
+
+/// One of the instances that work side by side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Worker {
+    /// 0: the first, or the only one.
+    pub number: u32,
+    pub of: u32,
+    /// Whether it stands for its use of the stage: of an interceptor before a sink with workers, one of all.
+    pub is_first: bool,
+}
+
+impl Worker {
+    pub const ALONE: Self = Self { number: 0, of: 1, is_first: true };
 }
 
 impl fmt::Debug for Stage {

@@ -13,8 +13,12 @@ const REST: u32 = 4;
 const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
 
 /// When a stage may have its next instance.
-#[derive(Debug, Default)]
-pub struct Pace(Mutex<State>);
+#[derive(Debug)]
+pub struct Pace {
+    /// How many share the work, and with it the part of a core that they may burn.
+    workers: u32,
+    state: Mutex<State>,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -23,17 +27,21 @@ struct State {
 }
 
 impl Pace {
+    pub fn shared_by(workers: u32) -> Self {
+        Self { workers, state: Mutex::default() }
+    }
+
     /// Notes that a call was ended after computing for `spent`.
     ///
     /// Calls that went well in between change nothing: a plugin that loops on every second batch burns as much as one that always does.
     pub fn timed_out(&self, spent: Duration) {
         let now = Instant::now();
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         if state.not_before.is_some_and(|rested| now.saturating_duration_since(rested) > FORGIVEN_AFTER) {
             state.timeouts = 0;
         }
         state.timeouts = state.timeouts.saturating_add(1);
-        let rest = if state.timeouts > FREE_TIMEOUTS { spent * REST } else { Duration::ZERO };
+        let rest = if state.timeouts > FREE_TIMEOUTS { spent * REST * self.workers } else { Duration::ZERO };
         state.not_before = Some(now + rest);
     }
 
@@ -41,7 +49,7 @@ impl Pace {
     ///
     /// Cancel: the rest goes on, and whoever waits next waits for what is left of it.
     pub async fn rest(&self) {
-        let not_before = self.0.lock().not_before;
+        let not_before = self.state.lock().not_before;
         if let Some(not_before) = not_before.filter(|&not_before| not_before > Instant::now()) {
             tokio::time::sleep_until(not_before).await;
         }
@@ -49,7 +57,7 @@ impl Pace {
 
     /// How long the stage still has to rest.
     pub fn left(&self) -> Duration {
-        self.0.lock().not_before.map_or(Duration::ZERO, |rested| rested.saturating_duration_since(Instant::now()))
+        self.state.lock().not_before.map_or(Duration::ZERO, |rested| rested.saturating_duration_since(Instant::now()))
     }
 }
 
@@ -61,7 +69,7 @@ mod tests {
 
     #[test]
     fn the_third_timeout_costs_four_times_what_it_burnt() {
-        let pace = Pace::default();
+        let pace = Pace::shared_by(1);
         assert_eq!(pace.left(), Duration::ZERO);
         pace.timed_out(CPU);
         pace.timed_out(CPU);
@@ -74,10 +82,10 @@ mod tests {
 
     #[test]
     fn a_minute_after_its_rest_a_stage_is_as_good_as_new() {
-        let pace = Pace::default();
+        let pace = Pace::shared_by(1);
         let long_ago =
             Instant::now().checked_sub(FORGIVEN_AFTER + CPU).expect("the machine runs for longer than a minute");
-        *pace.0.lock() = State { timeouts: 9, not_before: Some(long_ago) };
+        *pace.state.lock() = State { timeouts: 9, not_before: Some(long_ago) };
         pace.timed_out(CPU);
         assert_eq!(pace.left(), Duration::ZERO);
     }

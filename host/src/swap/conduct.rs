@@ -6,8 +6,9 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{OwnedMutexGuard, oneshot};
 use tracing::{info, warn};
 
+use super::behind::Behind;
 use super::generation::Life;
-use super::point::{Order, Switch, Switched};
+use super::point::{Order, Switch, Switched, TryOut};
 use super::prepare::{Candidate, close_in_time, open};
 use super::shadow::{self, Tap};
 use super::watch::{Trial, Verdict};
@@ -142,7 +143,7 @@ async fn prepare_and_switch(
         };
         ways.push(Way { from, to, ready });
     }
-    let trial = Trial::new(request.watch, control.has_dead_letters());
+    let trial = Trial::new(request.watch, control.has_dead_letters(), Behind::of(control));
     control.begin_trial(&trial)?;
     let stages: Vec<_> = ways.iter().map(|way| (way.from.clone(), way.to.clone())).collect();
     let (pause, plugin_time) = switch_all(ways, request.watch, &trial).await?;
@@ -218,10 +219,7 @@ async fn switch_all(ways: Vec<Way>, watch: Duration, trial: &Arc<Trial>) -> Resu
 }
 
 /// A use's answer, or its order taken back when it does not come to the end of its batch.
-async fn at_boundary(
-    from: &Stage,
-    mut answered: oneshot::Receiver<Result<Switched, SwapError>>,
-) -> Result<Switched, SwapError> {
+async fn at_boundary<T>(from: &Stage, mut answered: oneshot::Receiver<Result<T, SwapError>>) -> Result<T, SwapError> {
     let at = |reason: &str| SwapError::at(SwapStep::Switch, reason);
     let answer = tokio::select! {
         answer = &mut answered => answer,
@@ -238,6 +236,26 @@ async fn at_boundary(
         let reason = "the stage came to its end, or its pipeline gave a transaction up, in the middle of the switch";
         Err(at(reason).with_remedy("look at its status, and try again"))
     })
+}
+
+/// Has a running source or sink make way for what it is to become, to see whether that opens, and go on as it was.
+///
+/// # Errors
+/// Why it does not open.
+pub(crate) async fn try_out(control: &StageControl, candidate: Stage) -> Result<(), SwapError> {
+    let turn = control.turn();
+    let _turn = turn.lock().await;
+    let stage = Arc::new(candidate);
+    let mut answers = Vec::new();
+    for from in control.live_uses()? {
+        let (answer, answered) = oneshot::channel();
+        from.point.order(Order::Try(TryOut { stage: stage.clone(), answer }));
+        answers.push((from, answered));
+    }
+    for (from, answered) in answers {
+        at_boundary(&from, answered).await?;
+    }
+    Ok(())
 }
 
 /// Has uses go back to these generations, without comparing. What they are opened with has served before.
@@ -291,6 +309,7 @@ async fn watched(
             _ = states.changed() => {}
             () = tokio::time::sleep_until(trial.until()) => { trial.decide(Verdict::Passed); }
             () = ended => { trial.decide(Verdict::StageEnded); }
+            reason = trial.worse_behind() => { trial.decide(Verdict::Breach(reason.into())); }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Hot swap: another plugin, or another configuration, for a stage through which events flow.
 
+mod behind;
 mod conduct;
 mod generation;
 mod point;
@@ -15,9 +16,9 @@ use crate::config::pipeline::{Grants, Limits, RetryPolicy, StageConfig};
 use crate::control::{PluginFacts, UnknownStage};
 use crate::plugin::{Plugin, PluginOrigin};
 
-pub(crate) use conduct::Conduct;
+pub(crate) use conduct::{Conduct, try_out};
 pub use generation::{Generation, Life};
-pub use point::{Bell, Order, Switch, SwitchPoint, Switched};
+pub use point::{Bell, Order, Switch, SwitchPoint, Switched, TryOut};
 pub use prepare::{close_in_time, open};
 pub use seat::Seat;
 pub use shadow::{Sample, Tap};

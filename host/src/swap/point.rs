@@ -67,6 +67,8 @@ pub enum Order {
     Switch(Box<Switch>),
     /// Give copies of batches to a shadow.
     Shadow(Tap),
+    /// Of a source or a sink.
+    Try(TryOut),
 }
 
 impl fmt::Debug for Order {
@@ -74,6 +76,7 @@ impl fmt::Debug for Order {
         match self {
             Self::Switch(switch) => write!(f, "switch to generation {} of {:?}", switch.stage.generation, switch.stage),
             Self::Shadow(_) => f.write_str("shadow"),
+            Self::Try(tried) => write!(f, "try {:?}", tried.stage),
         }
     }
 }
@@ -89,6 +92,12 @@ pub struct Switch {
     /// Invariant: nothing is awaited between taking the new generation up and answering, so whoever gets no answer knows that
     /// the old one serves.
     pub answer: oneshot::Sender<Result<Switched, SwapError>>,
+}
+
+/// To make way for another generation, open that, close it again, and go on with the one that serves.
+pub struct TryOut {
+    pub stage: Arc<Stage>,
+    pub answer: oneshot::Sender<Result<(), SwapError>>,
 }
 
 /// A use has switched.

@@ -68,8 +68,9 @@ impl Candidate {
             config: self.config.clone(),
             retry: self.bounds.retry,
             counters: serving.counters.clone(),
-            pace: Pace::default(),
+            pace: Pace::shared_by(serving.worker.of),
             sets_aside: serving.sets_aside,
+            worker: serving.worker,
             point: serving.point.clone(),
         }
     }

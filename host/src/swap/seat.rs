@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::point::{Attached, Bell, Order};
 use super::watch::{Tally, Trial, Verdict};
-use crate::plugin::CallError;
+use crate::plugin::{CallError, PluginKind};
 use crate::stage::Stage;
 
 /// Kept by the runner, or the link of a chain, that calls the plugin.
@@ -15,6 +15,8 @@ use crate::stage::Stage;
 pub struct Seat {
     /// Nothing until the runner has a bell.
     attached: Option<Attached>,
+    /// One of several that have a piece of each batch: the first one speaks for all.
+    is_further: bool,
     tally: Tally,
     /// When the last call ended.
     ended: Option<Instant>,
@@ -35,6 +37,7 @@ struct OnTrial {
 impl Seat {
     pub fn attach(&mut self, stage: &Stage, bell: &Arc<Bell>) {
         self.attached = Some(stage.point.attach(bell));
+        self.is_further = stage.worker.number > 0 && stage.kind() == PluginKind::Interceptor;
     }
 
     /// What is to be done before the next batch.
@@ -68,7 +71,9 @@ impl Seat {
         let now = Instant::now();
         if let Some(on) = self.trial.as_mut().filter(|on| !on.had_first_batch) {
             on.had_first_batch = true;
-            on.trial.had_first_batch(self.ended.map(|ended| now - ended));
+            if !self.is_further {
+                on.trial.had_first_batch(self.ended.map(|ended| now - ended));
+            }
         }
         now
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::behind::{Behind, LOOK};
 use crate::plugin::{CallError, Failure};
 
 /// Calls after which the time they take is compared: fewer, and one stall of the machine decides.
@@ -21,7 +22,7 @@ const MORE: u64 = 2;
 /// The world outside fails now and then, whoever serves: so many failures that may pass prove nothing.
 const RETRIES_FREE: u64 = 2;
 /// A few bad events come now and then, whoever serves, where there is a place for them.
-const REJECTED_FREE: u64 = 10;
+pub const REJECTED_FREE: u64 = 10;
 
 /// What one use of a stage did in one generation: plain numbers, kept by its runner.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -111,6 +112,7 @@ fn compared(what: &str, new: u64, of_new: u64, old: u64, of_old: u64, unit: &str
 pub struct Trial {
     until: Instant,
     free_rejections: u64,
+    behind: Behind,
     state: watch::Sender<TrialState>,
 }
 
@@ -136,10 +138,11 @@ pub enum Verdict {
 
 impl Trial {
     /// `has_dead_letters`: whether a rejected event has somewhere to go.
-    pub fn new(window: Duration, has_dead_letters: bool) -> Arc<Self> {
+    pub fn new(window: Duration, has_dead_letters: bool, behind: Behind) -> Arc<Self> {
         Arc::new(Self {
             until: Instant::now() + window,
             free_rejections: if has_dead_letters { REJECTED_FREE } else { 0 },
+            behind,
             state: watch::Sender::default(),
         })
     }
@@ -173,6 +176,16 @@ impl Trial {
 
     pub fn worse(&self, before: &Tally, now: &Tally) -> Option<String> {
         worse(before, now, self.free_rejections)
+    }
+
+    /// Resolves when a stage behind does worse than before, to which one and in what.
+    pub async fn worse_behind(&self) -> String {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            if let Some(reason) = self.behind.worse() {
+                return reason;
+            }
+        }
     }
 
     pub fn had_first_batch(&self, gap: Option<Duration>) {
@@ -238,7 +251,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_trial_is_decided_once() {
-        let trial = Trial::new(Duration::from_secs(3600), true);
+        let trial = Trial::new(Duration::from_secs(3600), true, Behind::default());
         assert!(!trial.is_over());
         assert!(trial.decide(Verdict::Superseded));
         assert!(!trial.decide(Verdict::Breach("late".into())));

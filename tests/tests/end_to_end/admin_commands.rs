@@ -1,5 +1,6 @@
 //! `wasmflow status`, `swap`, `rollback`, `pause` and `resume`, as an operator types them beside a running agent.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use wasmflow_tests::agent::{Ended, PipelineFile, wasmflow_with};
@@ -50,31 +51,31 @@ fn a_configuration_is_swapped_between_two_lines_and_rolled_back() {
     assert_eq!(metrics["wasmflow_swaps_total{pipeline=\"admin-swap\",stage=\"affix\",result=\"served\"}"], 2.0);
 }
 
-#[test]
-fn what_a_new_configuration_makes_the_sink_refuse_is_a_dead_letter_until_it_is_rolled_back() {
+/// As [`affixed`], to a sink that refuses what holds a `[`, for a sink of what is refused.
+fn affixed_and_picky(name: &str) -> (PipelineFile, u16) {
     let port = free_port();
     let stages = format!(
         r#"
     dead_letters = "refused"
     [channels.events]
     type = "memory"
-    [channels.refused]
-    type = "memory"
     [sinks.picky]
     plugin = "{}"
     channel = "events"
     config = {{ mode = "reject", pattern = "[" }}
-    [sinks.letters]
-    plugin = "prefix-suffix"
-    channel = "refused"
-    config = {{ prefix = "refused " }}
-{}"#,
+{}{}"#,
         component("corner-sink").display(),
+        pipelines::LETTERS,
         pipelines::AFFIX
     );
     let stages = pipelines::netcat_to(port, &stages);
     let stages = stages.replace("[sources.netcat]", "[sources.netcat]\n    interceptors = [\"affix\"]");
-    let pipeline = PipelineFile::new("admin-refused", &stages);
+    (PipelineFile::new(name, &stages), port)
+}
+
+#[test]
+fn what_a_new_configuration_makes_the_sink_refuse_is_a_dead_letter_until_it_is_rolled_back() {
+    let (pipeline, port) = affixed_and_picky("admin-refused");
     let asked = Asked::run(&pipeline, &[]);
     let mut client = NetcatClient::connect(port);
     assert_eq!(client.ask("one"), "OK");
@@ -85,6 +86,40 @@ fn what_a_new_configuration_makes_the_sink_refuse_is_a_dead_letter_until_it_is_r
     assert_code(&asked.wasmflow(&["rollback", "affix"]), 0);
     assert_eq!(client.ask("three"), "OK");
     assert_eq!(asked.agent.expect_lines(3, LIMIT), ["<one>", "refused [two]", "<three>"]);
+}
+
+#[test]
+fn what_a_new_configuration_makes_a_sink_behind_it_refuse_sends_it_back_within_its_watch_window() {
+    let (pipeline, port) = affixed_and_picky("admin-behind");
+    let asked = Asked::run(&pipeline, &[]);
+    let config = pipeline.folder().write("affix.toml", "prefix = \"[\"\nsuffix = \"]\"\n");
+    let config = config.to_str().expect("the folder is UTF-8");
+    let is_back = AtomicBool::new(false);
+    let (refused, sent) = std::thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            let mut client = NetcatClient::connect(port);
+            let mut sent = 0;
+            while !is_back.load(Ordering::Relaxed) {
+                assert_eq!(client.ask(&sent.to_string()), "OK");
+                sent += 1;
+            }
+            assert_eq!(client.ask("last"), "OK");
+            sent + 1
+        });
+        // Far longer than it takes: the window ends with what is found in it.
+        let refused = asked.wasmflow(&["swap", "affix", "--config", config, "--watch", "50s"]);
+        is_back.store(true, Ordering::Relaxed);
+        (refused, client.join().expect("the client does not panic"))
+    });
+    assert_code(&refused, 1);
+    for words in ["step `watch`", "sink `picky` behind it: ", " rejections in ", "refused for good"] {
+        assert!(refused.stderr.contains(words), "`{words}` is not in {}", refused.stderr);
+    }
+    let stage = asked.get("/v1/stages/affix").json();
+    assert_eq!((&stage["generation"], &stage["history"][0]["result"]), (&1.into(), &"rolled-back".into()));
+    let lines = asked.agent.expect_lines(sent, LIMIT);
+    assert_eq!((lines.len(), lines.last().map(String::as_str)), (sent, Some("<last>")), "each line once");
+    assert!(lines.iter().filter(|line| line.starts_with("refused [")).count() > 10);
 }
 
 #[test]

@@ -53,6 +53,7 @@ impl Copier {
 
                 [interceptors.affix]
                 plugin = "prefix-suffix"
+                workers = 2
                 config = {{ prefix = "<", suffix = ">" }}
 
                 [channels.records]

@@ -146,7 +146,9 @@ fn assert_names(text: &str) {
         let name = name.strip_prefix("wasmflow_").expect("all of ours begin so");
         let histogram = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
         let family = labels.entry(histogram.unwrap_or(name)).or_default();
-        family.extend(list.split("\",").filter_map(|label| Some(label.split_once("=\"")?.0)).filter(|name| *name != "le"));
+        family.extend(
+            list.split("\",").filter_map(|label| Some(label.split_once("=\"")?.0)).filter(|name| *name != "le"),
+        );
     }
     for (name, expected) in NAMES {
         let found = labels.remove(name).unwrap_or_else(|| panic!("{name} is not in\n{text}"));
@@ -200,7 +202,8 @@ fn every_metric_is_there_by_its_name_and_agrees_with_what_came_through_a_rebalan
 
     // Another agent takes its share.
     let before = of(&asked.metrics(), "kafka_rebalances_total", connection);
-    let second = copy(broker, "second").run();
+    let other = copy(broker, "second");
+    let second = other.run();
     second.expect_log("partitions assigned", LIMIT);
     assert!(wait_until(LIMIT, || of(&asked.metrics(), "kafka_rebalances_total", connection) > before));
     feed(&topics, 275..525)?;

@@ -50,6 +50,7 @@ fn corner(name: &str, config: &str) -> (PipelineFile, u16) {
     plugin = "{}"
     channel = "events"
     config = {{ {config} }}
+    retry = {{ initial = "50ms", max = "100ms" }}
 "#,
         component("corner-sink").display()
     );
@@ -152,7 +153,10 @@ fn a_disk_that_does_not_answer_is_a_reason_and_costs_time_and_nothing_else() {
     assert_eq!(client.ask("before"), "OK");
     disk.hold();
     client.send("meanwhile");
-    expect_reasons(&asked, &["channel `events` of pipeline `ready-disk`: the disk is slow: puts have waited", "for it"]);
+    expect_reasons(
+        &asked,
+        &["channel `events` of pipeline `ready-disk`: the disk is slow: puts have waited", "for it"],
+    );
     assert_eq!(client.answer_within(Duration::from_millis(200)), None, "answered before it was on disk");
     disk.let_go();
     assert_eq!(client.answer_within(LIMIT).as_deref(), Some("OK"));
@@ -183,10 +187,11 @@ fn a_full_disk_is_a_reason_until_there_is_space() -> anyhow::Result<()> {
     let ballast = state.join("ballast");
     let size = (8..=32).rev().map(|steps| steps << 17).find(|size| std::fs::write(&ballast, vec![7; *size]).is_ok());
     assert!(size.is_some(), "nothing could be written beside the channel");
-    client.send("meanwhile");
+    // More than the segment has room for that was taken from the disk before.
+    (0..300).for_each(|_| client.send(&"meanwhile".repeat(120)));
     expect_reasons(&asked, &["channel `events` of pipeline `ready-full`: puts wait for space on disk: "]);
     std::fs::remove_file(&ballast)?;
-    assert_eq!(client.answer_within(LIMIT).as_deref(), Some("OK"));
+    (0..300).for_each(|_| assert_eq!(client.answer_within(LIMIT).as_deref(), Some("OK")));
     expect_ready(&asked);
     assert_eq!(asked.agent.stop().code, Some(0));
     Ok(())
@@ -210,6 +215,7 @@ fn a_broker_that_is_away_is_a_reason_for_who_reads_it_and_for_who_has_records_fo
     [sinks.console]
     plugin = "prefix-suffix"
     channel = "read"
+    config = { prefix = "" }
 "#;
     let port = free_port();
     let pipeline = PipelineFile::new("ready-broker", &(pipelines::netcat_to(port, &stages) + source));

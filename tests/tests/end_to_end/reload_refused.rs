@@ -93,6 +93,29 @@ fn what_cannot_be_built_leaves_everything_as_it_was() -> anyhow::Result<()> {
     })
 }
 
+/// Once a runner has left for another place there is no way back, so what it is to be there is opened before.
+#[test]
+fn what_does_not_open_in_another_place_is_refused_and_goes_on_in_its_own() -> anyhow::Result<()> {
+    let main = road("main", "memory", ["", ""]);
+    let other = road("other", "memory", ["", ""]).replace("[\"other-events\"]", "[\"other-events\", \"main-events\"]");
+    let fails = |kind: &str| {
+        let plugin = component(&format!("hostile-{kind}"));
+        format!("plugin = \"{}\"\nconfig = {{ mode = \"panic\", call = \"open\" }}\n", plugin.display())
+    };
+    let (source, sink) = (main.find("[sources").expect("it is there"), main.find("[sinks").expect("it is there"));
+    still_flows_after("tried", &main, |pipeline, agent| {
+        let moved = format!("[sources.main-log]\n{}channels = [\"other-events\"]\n", fails("source"));
+        pipeline.rewrite("tried", &format!("{}{moved}{}{other}", &main[..source], &main[sink..]));
+        let said = refused(agent);
+        assert!(said.contains("open source `main-log`") && said.contains("panicked at"), "{said}");
+        let moved = format!("[sinks.main-out]\n{}channel = \"other-events\"\n", fails("sink"));
+        let rest = "[sinks.rest]\nplugin = \"null\"\nchannel = \"main-events\"\n";
+        pipeline.rewrite("tried", &format!("{}{moved}{rest}{other}", &main[..sink]));
+        let said = refused(agent);
+        assert!(said.contains("open sink `main-out`") && said.contains("panicked at"), "{said}");
+    })
+}
+
 #[test]
 fn a_reader_on_disk_is_given_up_only_when_that_is_allowed() -> anyhow::Result<()> {
     let main = road("main", "file", ["", ""]);

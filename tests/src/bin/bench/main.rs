@@ -27,6 +27,7 @@ mod swap;
 mod table;
 mod tail;
 mod targets;
+mod workers;
 
 use report::{Report, Results};
 use table::Style;
@@ -49,6 +50,7 @@ const PARTS: &[(&str, Part)] = &[
     ("latency", latency::measure),
     ("stages", stages::measure),
     ("swap", |report, _| swap::measure(report)),
+    ("workers", |report, _| workers::measure(report)),
 ];
 
 /// Measures wasmflow: each line a workload, wasmflow's figure, its reference in the same run, and the ratio. Takes about half an hour;
