@@ -16,11 +16,18 @@ pub use super::handed::{Batch, Batches, OutputBound};
 /// Where the functions of this interface find what they work on.
 pub trait Host {
     fn batches(&mut self) -> (&mut ResourceTable, &mut Batches);
+
+    /// A change was not made, since it does not fit the batch; the guest is told the same.
+    fn misfit(&mut self, why: &str);
 }
 
 impl<H: Host + ?Sized> Host for &mut H {
     fn batches(&mut self) -> (&mut ResourceTable, &mut Batches) {
         H::batches(self)
+    }
+
+    fn misfit(&mut self, why: &str) {
+        H::misfit(self, why);
     }
 }
 
@@ -78,6 +85,9 @@ fn change(
             batch.charge = Some(now);
             batches.recharge(before, now)?;
         }
+    }
+    if let Err(why) = &answer {
+        host.misfit(why);
     }
     Ok(answer)
 }
@@ -240,6 +250,8 @@ mod tests {
         fn batches(&mut self) -> (&mut ResourceTable, &mut Batches) {
             (&mut self.0, &mut self.1)
         }
+
+        fn misfit(&mut self, _: &str) {}
     }
 
     fn store(held_max: usize) -> Store {

@@ -1,13 +1,14 @@
 //! `wasmflow:plugin/log`, and what a plugin writes to its standard error: bounded, escaped lines in the host's log.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::State;
-use crate::plugin::PluginKind;
+use crate::metrics::{Denied, StageCounters};
 use crate::plugin::bindings::wasmflow::plugin::log::{Host, Level};
+use crate::plugin::{PluginKind, StageContext};
 
 /// Limit: one line. What is longer is cut.
 pub const MAX_LINE_BYTES: usize = 64 << 10;
@@ -15,6 +16,8 @@ pub const MAX_LINE_BYTES: usize = 64 << 10;
 const BYTES_PER_SECOND: f64 = (1 << 20) as f64;
 /// How often at most the lines dropped are told: those of a plugin that goes on and on would else be a storm of their own.
 const TOLD_EVERY: Duration = Duration::from_secs(1);
+/// Limit: what the host tells of a stage and remembers to have told, so that a guest that tries every address fills neither log nor memory.
+const MAX_TOLD: usize = 64;
 /// The newest lines of standard error kept for the text of a trap: a Rust panic has two.
 const KEPT_LINES: usize = 4;
 
@@ -25,6 +28,7 @@ pub struct StageLog {
     stage: Arc<str>,
     kind: PluginKind,
     allowance: Arc<LogAllowance>,
+    counters: Arc<StageCounters>,
     last_errors: Mutex<VecDeque<String>>,
 }
 
@@ -34,6 +38,8 @@ pub struct LogAllowance {
     bytes: Mutex<Bytes>,
     /// Lines dropped and not told yet.
     dropped: AtomicU64,
+    /// What the host has told of the stage itself, and tells once.
+    told: Mutex<BTreeSet<String>>,
 }
 
 #[derive(Debug)]
@@ -46,7 +52,7 @@ struct Bytes {
 impl Default for LogAllowance {
     fn default() -> Self {
         let bytes = Bytes { left: BYTES_PER_SECOND, refilled: Instant::now(), told: None };
-        Self { bytes: Mutex::new(bytes), dropped: AtomicU64::new(0) }
+        Self { bytes: Mutex::new(bytes), dropped: AtomicU64::new(0), told: Mutex::default() }
     }
 }
 
@@ -81,20 +87,43 @@ impl LogAllowance {
         state.told = Some(Instant::now());
         Some(self.dropped.swap(0, Ordering::Relaxed))
     }
+
+    /// Whether this has not been told of the stage before, and may be.
+    pub fn is_first(&self, text: &str) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.len() < MAX_TOLD && told.insert(text.to_owned())
+    }
 }
 
 impl StageLog {
-    pub fn new(pipeline: Arc<str>, stage: Arc<str>, kind: PluginKind, allowance: Arc<LogAllowance>) -> Arc<Self> {
-        Arc::new(Self { pipeline, stage, kind, allowance, last_errors: Mutex::default() })
+    pub fn new(stage: &StageContext) -> Arc<Self> {
+        let StageContext { pipeline, stage, plugin_kind, log, counters, .. } = stage.clone();
+        let last_errors = Mutex::default();
+        Arc::new(Self { pipeline, stage, kind: plugin_kind, allowance: log, counters, last_errors })
+    }
+
+    /// The guest handed over what does not fit, and was told so.
+    pub fn misfit(&self, why: &str) {
+        self.counters.denied(Denied::Contract);
+        self.counters.note_error(&why);
+        if self.allowance.is_first(why) {
+            let (pipeline, stage, kind) = (&*self.pipeline, &*self.stage, self.kind.interface());
+            tracing::warn!(pipeline, stage, kind, "what the plugin hands over does not fit: {}", escaped(why));
+        }
     }
 
     /// Writes one line, or counts it as dropped when the stage logs too much.
     pub fn write(&self, level: Level, line: &str) {
-        if !self.allowance.admit(line.len()) {
+        if !self.allowance.admit(line.len().min(MAX_LINE_BYTES)) {
+            self.counters.denied(Denied::Log);
             return;
         }
         self.tell_dropped();
         let (pipeline, stage, kind) = (&*self.pipeline, &*self.stage, self.kind.interface());
+        if line.len() > MAX_LINE_BYTES {
+            self.counters.denied(Denied::Log);
+            self.counters.note_error(&format!("a log line of more than {MAX_LINE_BYTES} bytes is cut"));
+        }
         let line = escaped(line);
         match level {
             Level::Trace => tracing::trace!(target: "wasmflow::plugin", pipeline, stage, kind, "{line}"),
@@ -110,6 +139,7 @@ impl StageLog {
         if let Some(dropped) = self.allowance.take_dropped() {
             let (pipeline, stage, kind) = (&*self.pipeline, &*self.stage, self.kind.interface());
             tracing::warn!(target: "wasmflow::plugin", pipeline, stage, kind, dropped, "log lines dropped: too many");
+            self.counters.note_error(&format!("{dropped} log lines dropped: too many"));
         }
     }
 
@@ -154,7 +184,7 @@ fn escaped(line: &str) -> String {
         }
     }
     if end < line.len() {
-        text.push_str(" … (cut)");
+        text.push_str(" … (is cut)");
     }
     text
 }
@@ -170,19 +200,26 @@ impl Host for State {
 #[derive(Debug, Default)]
 pub struct LineCutter {
     partial: Vec<u8>,
+    /// Whether the line under way was too long and has been handed on.
+    is_cut: bool,
 }
 
 impl LineCutter {
-    /// Hands every line that `bytes` ends to `line`.
+    /// Hands every line that `bytes` ends to `line`, and one that is too long when it is.
     pub fn push(&mut self, bytes: &[u8], mut line: impl FnMut(&str)) {
         for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
-            let room = (MAX_LINE_BYTES + 1).saturating_sub(self.partial.len());
-            self.partial.extend_from_slice(&piece[..piece.len().min(room)]);
-            if piece.ends_with(b"\n") {
+            let room = (MAX_LINE_BYTES + 1) - self.partial.len();
+            if !self.is_cut {
+                self.partial.extend_from_slice(&piece[..piece.len().min(room)]);
+            }
+            let ends = piece.ends_with(b"\n");
+            let is_too_long = self.partial.len() > MAX_LINE_BYTES;
+            if is_too_long || (ends && !self.is_cut) {
                 let text = String::from_utf8_lossy(&self.partial);
                 line(text.trim_end_matches(['\n', '\r']));
                 self.partial.clear();
             }
+            self.is_cut = !ends && (self.is_cut || is_too_long);
         }
     }
 
@@ -205,7 +242,7 @@ mod tests {
     #[test]
     fn a_line_too_long_is_cut_and_says_so() {
         let text = escaped(&"ä".repeat(MAX_LINE_BYTES));
-        assert!(text.ends_with(" … (cut)") && text.len() < MAX_LINE_BYTES + 20);
+        assert!(text.ends_with(" … (is cut)") && text.len() < MAX_LINE_BYTES + 20);
     }
 
     #[test]
@@ -220,12 +257,14 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_end_does_not_grow() {
-        let mut cutter = LineCutter::default();
+    fn a_line_without_end_is_handed_on_once_and_does_not_grow() {
+        let (mut cutter, mut lines) = (LineCutter::default(), Vec::new());
         for _ in 0..100 {
-            cutter.push(&[b'x'; 4096], |_| panic!("no line has ended"));
+            cutter.push(&[b'x'; 4096], |line| lines.push(line.len()));
         }
-        assert!(cutter.partial.len() <= MAX_LINE_BYTES + 1);
+        assert!(cutter.partial.is_empty());
+        cutter.push(b"rest\nnext\n", |line| lines.push(line.len()));
+        assert_eq!(lines, [MAX_LINE_BYTES + 1, 4]);
     }
 
     #[test]
@@ -241,7 +280,14 @@ mod tests {
 
     #[test]
     fn the_last_words_are_a_panics_two_lines() {
-        let log = StageLog::new("p".into(), "s".into(), PluginKind::Sink, Arc::default());
+        let log = StageLog {
+            pipeline: "p".into(),
+            stage: "s".into(),
+            kind: PluginKind::Sink,
+            allowance: Arc::default(),
+            counters: Arc::default(),
+            last_errors: Mutex::default(),
+        };
         for line in ["", "thread '<unnamed>' panicked at src/lib.rs:1:2:", "boom", "note: run with `RUST_BACKTRACE=1`"]
         {
             keep(&mut log.last_errors(), line);

@@ -4,12 +4,13 @@ pub mod clock;
 pub mod columns;
 pub mod console;
 pub mod events;
-mod files;
+pub mod files;
 pub mod granted;
 pub mod handed;
 pub mod kafka;
 pub mod log;
 pub mod net;
+mod read_now;
 pub mod stdio;
 pub mod waited;
 pub mod wasi;
@@ -79,8 +80,10 @@ impl State {
     /// # Errors
     /// When a granted folder cannot be opened, or a sink has no standard output to print to.
     pub fn new(stage: &StageContext, printing: Printing) -> Result<Self, String> {
-        let log = StageLog::new(stage.pipeline.clone(), stage.stage.clone(), stage.plugin_kind, stage.log.clone());
-        let granted = Arc::new(Granted::new(stage.grants.clone(), &stage.pipeline, &stage.stage));
+        let log = StageLog::new(stage);
+        let name = format!("{}/{}", stage.pipeline, stage.stage);
+        let granted = Granted::new(stage.grants.clone(), name, stage.log.clone(), stage.counters.clone());
+        let granted = Arc::new(granted);
         let net = NetRules::new(granted.clone());
         let error = LogStream::new(log.clone(), LogOrigin::Error);
         let output = match printing {
@@ -113,6 +116,10 @@ impl State {
 impl events::Host for State {
     fn batches(&mut self) -> (&mut ResourceTable, &mut Batches) {
         (&mut self.table, &mut self.batches)
+    }
+
+    fn misfit(&mut self, why: &str) {
+        self.log.misfit(why);
     }
 }
 

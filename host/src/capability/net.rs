@@ -211,7 +211,7 @@ mod tests {
         let list =
             |grants: &[(&str, u16)]| grants.iter().map(|&(host, port)| HostPort { host: host.into(), port }).collect();
         let grants = Grants { net: list(net), listen: list(listen), ..Grants::default() };
-        NetRules::new(Arc::new(Granted::new(grants, "p", "s")))
+        NetRules::new(Arc::new(Granted::of_test(grants)))
     }
 
     fn connects(rules: &NetRules, address: &str) -> bool {

@@ -2,14 +2,16 @@
 //!
 //! wasmtime's own implementation does the work. Four interfaces are replaced: the wall clock and the random numbers, which have no
 //! error to answer with and therefore trap without a grant, name lookup, which would else carry data out in names, and the monotonic
-//! clock, whose waits can be cut short. So are two functions: one of TCP, which would let a stranger end a guest that listens, and the
-//! reading of files, which would change threads.
+//! clock, whose waits can be cut short. So are single functions: one of TCP, which would let a stranger end a guest that listens, those whose
+//! refusal would not name the missing grant, and the reading of files, which would change threads.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use wasmtime::StoreContextMut;
 use wasmtime::component::{HasData, Linker, Resource};
+use wasmtime_wasi::cli::WasiCliView as _;
+use wasmtime_wasi::p2::bindings::cli::environment;
 use wasmtime_wasi::p2::bindings::clocks::wall_clock::{self, Datetime};
 use wasmtime_wasi::p2::bindings::random::random;
 use wasmtime_wasi::p2::bindings::sockets::ip_name_lookup::{self, ResolveAddressStream};
@@ -17,24 +19,25 @@ use wasmtime_wasi::p2::bindings::sockets::network::{
     self, ErrorCode, IpAddress, IpAddressFamily, IpSocketAddress, Network,
 };
 use wasmtime_wasi::p2::bindings::sockets::tcp;
-use wasmtime_wasi::p2::{DynPollable, SocketError, TcpSocket};
+use wasmtime_wasi::p2::{DynPollable, SocketError, TcpSocket, UdpSocket};
 use wasmtime_wasi::random::WasiRandomCtx;
 use wasmtime_wasi::sockets::WasiSocketsCtxView;
-use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::granted::Granted;
 use super::net::NetRules;
 use super::stdio::{LogStream, PrintStream};
 use super::waited::Waited;
-use super::{State, clock, files};
-use crate::config::DirGrant;
+use super::{State, clock, files, read_now};
 use crate::plugin::Broken;
 
 /// Limit: random bytes in one call.
 const MAX_RANDOM_BYTES: u64 = 64 << 10;
 
-/// As wasmtime-wasi offers it; a guest may import any 0.2.
+/// As wasmtime-wasi offers them; a guest may import any 0.2.
 const TCP: &str = "wasi:sockets/tcp@0.2.12";
+const UDP: &str = "wasi:sockets/udp-create-socket@0.2.12";
+const ENVIRONMENT: &str = "wasi:cli/environment@0.2.12";
 
 /// Where a plugin's standard output goes.
 #[derive(Debug, Clone)]
@@ -76,20 +79,9 @@ pub fn context(granted: &Granted, net: Arc<NetRules>, output: &Output, error: &L
         }
     }
     for dir in &granted.grants.dirs {
-        preopen(&mut builder, dir)?;
+        files::preopen(&mut builder, dir)?;
     }
     Ok(builder.build())
-}
-
-fn preopen(builder: &mut WasiCtxBuilder, dir: &DirGrant) -> Result<(), String> {
-    let cannot = |what: &str, error: &dyn std::fmt::Display| {
-        format!("cannot {what} the granted folder `{}` ({}): {error}", dir.as_written, dir.path.display())
-    };
-    if dir.write {
-        std::fs::create_dir_all(&dir.path).map_err(|error| cannot("make", &error))?;
-    }
-    let permissions = if dir.write { FsPerms::ReadWrite } else { FsPerms::ReadOnly };
-    builder.preopened_dir(&dir.path, &dir.as_written, permissions).map_err(|error| cannot("open", &error)).map(drop)
 }
 
 /// Offers WASI 0.2.
@@ -108,7 +100,10 @@ pub fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
         sockets: WasiSocketsCtxView { ctx: state.wasi.sockets(), table: &mut state.table },
     })?;
     linker.instance(TCP)?.func_wrap("[method]tcp-socket.remote-address", remote_address)?;
+    linker.instance(UDP)?.func_wrap("create-udp-socket", create_udp_socket)?;
+    linker.instance(ENVIRONMENT)?.func_wrap("get-environment", environment)?;
     files::add_to_linker(linker)?;
+    read_now::add_to_linker(linker)?;
     linker.allow_shadowing(false);
     Ok(())
 }
@@ -128,6 +123,21 @@ fn remote_address(
     };
     let address = tcp::HostTcpSocket::remote_address(&mut sockets, socket).unwrap_or_else(|_| unspecified.into());
     Ok((Ok(address),))
+}
+
+/// No plugin has datagrams: there is no grant for them.
+fn create_udp_socket(
+    store: StoreContextMut<'_, State>,
+    (_,): (IpAddressFamily,),
+) -> wasmtime::Result<(Result<Resource<UdpSocket>, ErrorCode>,)> {
+    store.data().granted.refuse("plugins have no UDP, and nothing grants it".into());
+    Ok((Err(ErrorCode::AccessDenied),))
+}
+
+fn environment(mut store: StoreContextMut<'_, State>, (): ()) -> wasmtime::Result<(Vec<(String, String)>,)> {
+    let state = store.data_mut();
+    state.granted.environment_asked();
+    Ok((environment::Host::get_environment(&mut state.cli())?,))
 }
 
 impl WasiView for State {

@@ -95,9 +95,9 @@ impl View {
     }
 
     fn origin(&self) -> String {
-        match self.plugin.origin() {
-            PluginOrigin::Standard { .. } => "a standard plugin, embedded in wasmflow".into(),
-            PluginOrigin::File(path) => path.display().to_string(),
+        match self.plugin.origin().path() {
+            None => "a standard plugin, embedded in wasmflow".into(),
+            Some(path) => path.display().to_string(),
         }
     }
 

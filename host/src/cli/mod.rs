@@ -6,6 +6,7 @@ mod agents;
 mod bench;
 mod channel;
 mod compile;
+mod hardening;
 mod inspect;
 mod logs;
 mod named;

@@ -10,6 +10,7 @@ use wasmflow::control::Control;
 use wasmflow::plugin::Engine;
 
 use super::admin::Offer;
+use super::hardening::harden;
 use super::logs::LogOptions;
 use super::{FAILED, Global, INVALID, environment, failed, runtime};
 
@@ -51,6 +52,7 @@ impl Run {
             eprintln!("error: --log-level: {error}");
             return ExitCode::from(INVALID);
         }
+        harden();
         let started = global.engine().map_err(|error| failed(&error));
         let started = started.and_then(|engine| Ok((engine, runtime().map_err(|error| failed(&error))?)));
         match started {

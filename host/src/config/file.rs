@@ -156,6 +156,8 @@ table! {
     pub struct SourceTable {
         /// A standard plugin by name, or a path to a `.wasm` file, relative to this file.
         plugin: required String,
+        /// The plugin's file must have this digest, as `wasmflow plugin inspect` prints it: `sha256:…`.
+        digest: optional String,
         /// Every event goes to all of these channels. Either this or `selector`.
         channels: optional Vec<At<String>>,
         /// Chooses the channels of each event.
@@ -214,6 +216,8 @@ table! {
     pub struct InterceptorTable {
         /// A standard plugin by name, or a path to a `.wasm` file, relative to this file.
         plugin: required String,
+        /// The plugin's file must have this digest, as `wasmflow plugin inspect` prints it: `sha256:…`.
+        digest: optional String,
         /// How many instances share the work: each has a piece of each batch, and the order of the events stays.
         workers: optional Count<1, 1024> = "1",
         /// The plugin's own configuration.
@@ -233,6 +237,8 @@ table! {
     pub struct SinkTable {
         /// A standard plugin by name, or a path to a `.wasm` file, relative to this file.
         plugin: required String,
+        /// The plugin's file must have this digest, as `wasmflow plugin inspect` prints it: `sha256:…`.
+        digest: optional String,
         /// The channel that the sink reads. Every sink of a channel gets all of its events.
         channel: required String,
         /// Interceptors that every event passes, in this order, before the sink.

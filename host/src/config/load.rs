@@ -158,10 +158,7 @@ fn plugin_files(
     let digest = |origin: &PluginOrigin| {
         loaded.iter().find(|plugin| plugin.origin() == origin).map(|plugin| plugin.digest().to_owned())
     };
-    let file = |origin: PluginOrigin| match &origin {
-        PluginOrigin::File(path) => Some((path.clone(), digest(&origin))),
-        PluginOrigin::Standard { .. } => None,
-    };
+    let file = |origin: PluginOrigin| Some((origin.path()?.to_owned(), digest(&origin)));
     origins.filter_map(file).collect()
 }
 

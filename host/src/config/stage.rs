@@ -17,7 +17,7 @@ use super::pipeline::{
 use super::plugin_config::ConfigTable;
 use super::read::{At, Named, not_in_this_version};
 use super::road::{Road, channels_of, selector};
-use crate::plugin::{PluginKind, PluginOrigin};
+use crate::plugin::{Digest, PluginKind, PluginOrigin};
 
 /// The stages that could be built.
 pub struct Stages {
@@ -31,6 +31,7 @@ pub struct StageTable<'f> {
     pub kind: PluginKind,
     pub name: &'f At<String>,
     pub plugin: Option<&'f At<String>>,
+    digest: Option<&'f At<String>>,
     pub config: Option<&'f At<ConfigTable>>,
     pub allow: Option<&'f At<AllowTable>>,
     limits: Option<&'f At<LimitsTable>>,
@@ -45,6 +46,7 @@ pub fn stage_tables(file: &PipelineFile) -> Vec<StageTable<'_>> {
                 kind: PluginKind::$kind,
                 name: $name,
                 plugin: $table.plugin.as_ref(),
+                digest: $table.digest.as_ref(),
                 config: $table.config.as_ref(),
                 allow: $table.allow.as_ref(),
                 limits: $table.limits.as_ref(),
@@ -61,7 +63,7 @@ pub fn stage_tables(file: &PipelineFile) -> Vec<StageTable<'_>> {
 impl<'f> StageTable<'f> {
     /// Of a stage that runs: its table is behind us.
     pub fn running(kind: PluginKind, name: &'f At<String>) -> Self {
-        Self { kind, name, plugin: None, config: None, allow: None, limits: None, retry: None }
+        Self { kind, name, plugin: None, digest: None, config: None, allow: None, limits: None, retry: None }
     }
 }
 
@@ -88,7 +90,13 @@ impl StageTable<'_> {
         if written.is_empty() || is_registry(written) {
             return None;
         }
-        Some(origin(written, self.kind, around))
+        Some(match (origin(written, self.kind, around), self.digest) {
+            // A digest that is none has been reported; nothing is loaded in its place.
+            (PluginOrigin::File(path), Some(digest)) => {
+                PluginOrigin::Pinned { path, digest: Digest::parse(&digest.value)? }
+            }
+            (origin, _) => origin,
+        })
     }
 
     fn check(&self, diagnostics: &mut Vec<Diagnostic>) {
@@ -99,10 +107,30 @@ impl StageTable<'_> {
             let problem = not_in_this_version(plugin.span.clone(), "a plugin from a registry");
             diagnostics.push(problem.hint("name a standard plugin, or the path of a `.wasm` file"));
         }
+        if let Some(digest) = self.digest {
+            diagnostics.extend(self.digest_problem(digest));
+        }
         if let Some(retry) = self.retry {
             diagnostics.extend(retry_problem(retry));
         }
     }
+
+    fn digest_problem(&self, digest: &At<String>) -> Option<Diagnostic> {
+        if Digest::parse(&digest.value).is_none() {
+            let problem =
+                Diagnostic::error("bad-digest", digest.span.clone(), "a digest is `sha256:` and 64 hexadecimal digits");
+            return Some(problem.hint("`wasmflow plugin inspect FILE` prints it"));
+        }
+        let is_file = self.plugin.is_some_and(|plugin| is_path(&plugin.value) || is_registry(&plugin.value));
+        (!is_file).then(|| {
+            let message = "a standard plugin is part of wasmflow and has no digest of its own to pin";
+            Diagnostic::error("bad-digest", digest.span.clone(), message).hint("leave `digest` out, or name a file")
+        })
+    }
+}
+
+fn is_path(written: &str) -> bool {
+    written.contains('/') || written.ends_with(".wasm")
 }
 
 fn is_registry(written: &str) -> bool {
@@ -111,7 +139,7 @@ fn is_registry(written: &str) -> bool {
 
 /// A name is a standard plugin's; what has a slash or ends in `.wasm` is a path.
 pub fn origin(written: &str, kind: PluginKind, around: Surroundings<'_>) -> PluginOrigin {
-    if written.contains('/') || written.ends_with(".wasm") {
+    if is_path(written) {
         return PluginOrigin::File(around.base_dir.join(written));
     }
     PluginOrigin::Standard { name: written.to_owned(), kind }

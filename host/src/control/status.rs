@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::health::{self, Patience};
 use super::{Control, PipelineControl, PluginFacts, StageControl};
 use crate::config::pipeline::DeliveryPromise;
-use crate::metrics::{Call, ChannelCounts, LastError, Rates, StageCounters};
+use crate::metrics::{Call, ChannelCounts, Denied, LastError, Rates, StageCounters};
 use crate::plugin::PluginKind;
 use crate::swap::{Generation, SwapRecord, SwapResult, Trigger};
 
@@ -105,6 +105,8 @@ pub struct CounterStatus {
     pub dead_letter_events: u64,
     pub errors: u64,
     pub traps: u64,
+    /// What the plugin asked for and did not get.
+    pub denied: u64,
     pub restarts: u64,
     pub calls: u64,
 }
@@ -275,6 +277,7 @@ impl CounterStatus {
             dead_letter_events: counters.dead_lettered.get(),
             errors: counters.errors.get(),
             traps: counters.traps.get(),
+            denied: Denied::ALL.iter().map(|what| counters.denials(*what)).sum(),
             restarts: counters.restarts.get(),
             calls: Call::ALL.iter().map(|call| counters.result(*call)).sum(),
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::histogram::Observed;
 use super::text::{Families, Labels};
 use super::{
-    AgentCounters, Call, ChannelCounts, Counter, Histogram, KafkaCounts, ReaderCounts, Refusal, StageCounters,
+    AgentCounters, Call, ChannelCounts, Counter, Denied, Histogram, KafkaCounts, ReaderCounts, Refusal, StageCounters,
 };
 use crate::channel::Channel;
 use crate::control::{Control, PipelineControl, PluginFacts, StageControl, SwapCounters};
@@ -20,6 +20,8 @@ const MAX_VERSION_BYTES: usize = 64;
 pub struct Snapshot {
     agent: Arc<AgentCounters>,
     pipelines: Vec<PipelineSnapshot>,
+    /// Pipelines that have failed while others go on.
+    failed: Vec<Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -67,7 +69,9 @@ impl Flow {
 impl Snapshot {
     pub fn of(control: &Control) -> Self {
         let pipelines = control.pipelines().iter().map(|pipeline| PipelineSnapshot::of(pipeline)).collect();
-        Self { agent: control.agent_counters().clone(), pipelines }
+        let failed = control.ended().into_iter().filter(|ended| ended.failure.is_some());
+        let failed = failed.map(|ended| ended.pipeline).collect();
+        Self { agent: control.agent_counters().clone(), pipelines, failed }
     }
 }
 
@@ -339,6 +343,14 @@ impl Snapshot {
             stage.counters.traps_by_kind().map(|(kind, count)| (with(&labels, "kind", kind.into()), count))
         };
         families.counter("plugin_traps", "Instances that were thrown away, by cause.", stages().flat_map(kinds))?;
+        let denials = |(labels, stage): (Labels, &StageSnapshot)| {
+            Denied::ALL.map(|what| (with(&labels, "kind", what.label().into()), stage.counters.denials(what)))
+        };
+        families.counter(
+            "plugin_denied",
+            "What the plugin asked for and did not get: without a grant, against the contract, log lines too many.",
+            stages().flat_map(denials),
+        )?;
         let restarts = stages().map(|(labels, stage)| (labels, stage.counters.restarts.get()));
         families.counter("plugin_restarts", "Fresh instances in the place of others.", restarts)?;
         let memory = stages().map(|(labels, stage)| (labels, stage.counters.memory_bytes() as f64));
@@ -390,6 +402,8 @@ impl Snapshot {
         let refusals =
             Refusal::ALL.map(|refusal| (vec![("reason", refusal.label().into())], self.agent.refused(refusal)));
         families.counter("admin_refused", "Requests and connections that the admin endpoint has refused.", refusals)?;
+        let failed = self.failed.iter().map(|pipeline| (vec![("pipeline", pipeline.clone())], 1.0));
+        families.gauge("pipeline_failed", "Pipelines that have stopped with a failure; `/readyz` says why.", failed)?;
         let reload = self.agent.last_reload();
         let success = reload.is_none_or(|reload| reload.is_success);
         families.gauge(

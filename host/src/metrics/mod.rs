@@ -23,7 +23,7 @@ pub use families::Snapshot;
 pub use histogram::{EVENTS, Histogram, Observed, SECONDS, Unit};
 pub use kafka::{KafkaCounters, KafkaCounts};
 pub use rates::{INTERVAL, Rates};
-pub use stage::{Call, LastError, Running, StageCounters};
+pub use stage::{Call, Denied, LastError, Running, StageCounters};
 pub use text::{Format, encode};
 
 /// A counter that only goes up.

@@ -50,6 +50,7 @@ pub struct StageCounters {
     /// The time of each call into the plugin; that of a source's `poll` is mostly its waiting.
     pub calls: Histogram,
     results: [Counter; Call::ALL.len()],
+    denials: [Counter; Denied::ALL.len()],
     /// Of the newest instance.
     memory_bytes: AtomicU64,
     /// Since when each call under way has been, in [`millis`]; 0: none is in this place.
@@ -94,6 +95,29 @@ impl Call {
     }
 }
 
+/// What a plugin asks for and does not get, without the call failing for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Denied {
+    /// What it was not granted.
+    Grant,
+    /// A change to a batch that does not fit it.
+    Contract,
+    /// A log line too many.
+    Log,
+}
+
+impl Denied {
+    pub const ALL: [Self; 3] = [Self::Grant, Self::Contract, Self::Log];
+
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Grant => "grant",
+            Self::Contract => "contract",
+            Self::Log => "log",
+        }
+    }
+}
+
 /// What last went wrong in a stage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LastError {
@@ -128,6 +152,14 @@ impl StageCounters {
         let (time, memory, contract) = (self.timeouts.get(), self.memory_traps.get(), self.contract_traps.get());
         let rest = self.traps.get().saturating_sub(time + memory + contract);
         [("trap", rest), ("time", time), ("memory", memory), ("contract", contract)]
+    }
+
+    pub fn denied(&self, what: Denied) {
+        self.denials[what as usize].add(1);
+    }
+
+    pub fn denials(&self, what: Denied) -> u64 {
+        self.denials[what as usize].get()
     }
 
     /// A call begins.

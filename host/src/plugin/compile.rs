@@ -6,13 +6,13 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 use wasmtime::component::Component;
 
 use super::cache;
 use super::compiler::{Compiler, NotCompiled};
 use super::engine::Engine;
-use super::{Plugin, PluginError, PluginOrigin, standard};
+use super::{Digest, Plugin, PluginError, PluginOrigin, standard};
 
 /// Limit: a plugin's file. The largest known, Python with its interpreter, are some 20 MB raw and half of that stripped.
 pub const MAX_FILE_BYTES: u64 = 16 << 20;
@@ -31,9 +31,15 @@ impl Source {
         let read = tokio::task::spawn_blocking(move || {
             let bytes = match &origin {
                 PluginOrigin::Standard { name, kind } => Cow::Borrowed(standard::find(*kind, name)?),
-                PluginOrigin::File(path) => Cow::Owned(read_file(&origin, path)?),
+                PluginOrigin::File(path) | PluginOrigin::Pinned { path, .. } => Cow::Owned(read_file(&origin, path)?),
             };
-            Ok(Self::of(bytes))
+            let source = Self::of(bytes);
+            match origin {
+                PluginOrigin::Pinned { digest: Digest(pinned), .. } if pinned != source.digest => {
+                    Err(PluginError::OtherDigest { plugin: origin, found: Digest(source.digest) })
+                }
+                _ => Ok(source),
+            }
         });
         read.await.expect("reading a file does not panic")
     }
@@ -93,7 +99,7 @@ async fn compiled(engine: &Engine, origin: &PluginOrigin, source: Arc<Source>) -
         return Ok(component);
     }
     let code = match (origin, engine.compiler()) {
-        (PluginOrigin::File(_), Some(compiler)) => {
+        (PluginOrigin::File(_) | PluginOrigin::Pinned { .. }, Some(compiler)) => {
             let code = compiler.compile(source.clone()).await;
             Some(code.map_err(|error| not_compiled(origin, compiler, error))?)
         }
@@ -163,7 +169,7 @@ fn is_text(bytes: &[u8]) -> bool {
 /// The compiler refuses a valid file only for what it uses; anything else is damage.
 fn refused(origin: &PluginOrigin, detail: String) -> PluginError {
     let plugin = origin.clone();
-    let uses = ["not enabled", "must be enabled", "support is not", "requires the", "feature"];
+    let uses = ["multiple memories", "not enabled", "must be enabled", "support is not", "requires the", "feature"];
     match uses.iter().any(|word| detail.contains(word)) {
         true => PluginError::Unsupported { plugin, detail },
         false => PluginError::Damaged { plugin, detail },

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::contract::Problem;
-use super::{PluginKind, PluginOrigin};
+use super::{Digest, PluginKind, PluginOrigin};
 
 /// A call that a plugin answered with an error of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,6 +117,9 @@ pub enum PluginError {
     /// Limit: compiling is paid before a stage starts, and its time grows with the file.
     #[error("plugin `{plugin}` has {bytes} bytes, more than the {limit} that are compiled")]
     TooLarge { plugin: PluginOrigin, bytes: u64, limit: u64 },
+    /// It was changed, or is another one: nothing of it was compiled.
+    #[error("`{plugin}` is not the plugin that is pinned: its digest is {found}")]
+    OtherDigest { plugin: PluginOrigin, found: Digest },
     #[error("`{plugin}` is not a WebAssembly file")]
     NotWasm { plugin: PluginOrigin },
     #[error("`{plugin}` is a WebAssembly text file, not a component")]
@@ -155,6 +158,11 @@ impl PluginError {
             Self::UnknownStandard { known, .. } => format!("known are {}", quoted(known)),
             Self::Read { .. } => "paths are relative to the pipeline file".into(),
             Self::TooLarge { .. } => "build it in release mode and strip its debug information".into(),
+            Self::OtherDigest { found, .. } => {
+                format!(
+                    "if the change is meant, look at it with `wasmflow plugin inspect`, and write `digest = \"{found}\"`"
+                )
+            }
             Self::NotWasm { .. } => "name a component: the `.wasm` file of a plugin built for wasm32-wasip2".into(),
             Self::Text { .. } => "turn it into a binary with `wasm-tools parse`".into(),
             Self::CoreModule { .. } => "build it for wasm32-wasip2, or wrap it with `wasm-tools component new`".into(),

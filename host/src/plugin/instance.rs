@@ -122,6 +122,7 @@ impl<G> Instance<G> {
         live.store.set_hostcall_fuel(bound.bytes.saturating_mul(COPIES));
         let state = live.store.data_mut();
         state.export = export;
+        state.granted.call_begins();
         state.batches.bound = bound;
         live.running = Some(self.counters.call());
         Ok(live)
@@ -136,6 +137,7 @@ impl<G> Instance<G> {
         let running = live.running.take();
         let answer = match answer {
             Ok(answer) => {
+                live.store.data().granted.call_ended();
                 let answer = answer.map_err(|failure| CallError::Failure(told(failure, live.store.data())));
                 self.live = Some(live);
                 answer
@@ -174,7 +176,10 @@ impl<G> Instance<G> {
     pub fn worn(&self) -> Option<Worn> {
         match &self.live {
             None => Some(Worn::Dead),
-            Some(live) if live.store.data().memory.is_nearly_full() => Some(Worn::Full),
+            Some(live) if live.store.data().memory.is_nearly_full() => {
+                self.counters.note_error(&Worn::Full);
+                Some(Worn::Full)
+            }
             Some(_) if self.limits.age.is_some_and(|age| self.born.elapsed() >= age) => Some(Worn::Old),
             Some(_) => None,
         }
@@ -241,7 +246,7 @@ fn trapped(error: &wasmtime::Error, store: &mut Store<State>) -> CallError {
 
 /// The guest's failure, with the grant that was missing, if one was.
 fn told(failure: errors::Failure, state: &State) -> Failure {
-    let with_denial = |reason: String| match state.granted.take_denial() {
+    let with_denial = |reason: String| match state.granted.take_reason(&reason) {
         Some(denial) => format!("{reason}; {denial}"),
         None => reason,
     };

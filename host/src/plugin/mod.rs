@@ -13,6 +13,7 @@ mod instance;
 mod interceptor;
 pub mod limits;
 mod loaded;
+mod origin;
 mod output;
 mod sink;
 mod source;
@@ -20,8 +21,6 @@ mod standard;
 mod trap;
 mod world;
 
-use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use crate::capability::log::LogAllowance;
@@ -38,53 +37,9 @@ pub use error::{Broken, CallError, CheckError, Failure, PluginError, TrapKind};
 pub use instance::Worn;
 pub use interceptor::InterceptorInstance;
 pub use loaded::Plugin;
+pub use origin::{Digest, PluginKind, PluginOrigin};
 pub use sink::SinkInstance;
 pub use source::SourceInstance;
-
-/// The three kinds of plugin, one world each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum PluginKind {
-    Source,
-    Interceptor,
-    Sink,
-}
-
-impl PluginKind {
-    pub const ALL: [Self; 3] = [Self::Source, Self::Interceptor, Self::Sink];
-
-    /// The kind's own interface in the plugin contract.
-    pub fn interface(self) -> &'static str {
-        match self {
-            Self::Source => "source",
-            Self::Interceptor => "interceptor",
-            Self::Sink => "sink",
-        }
-    }
-}
-
-impl fmt::Display for PluginKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.interface())
-    }
-}
-
-/// Where a plugin's bytes come from.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum PluginOrigin {
-    /// Embedded in the binary.
-    Standard { name: String, kind: PluginKind },
-    /// A component on disk; absolute.
-    File(PathBuf),
-}
-
-impl fmt::Display for PluginOrigin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            PluginOrigin::Standard { name, .. } => f.write_str(name),
-            PluginOrigin::File(path) => write!(f, "{}", path.display()),
-        }
-    }
-}
 
 /// The stage that an instance works for: what it is called, and what it may use.
 #[derive(Clone)]

@@ -144,7 +144,9 @@ impl Bundle {
     fn plugin_json(&self) -> Json {
         let mut plugin = match &self.plugin {
             PluginOrigin::Standard { name, .. } => json!({ "digest": self.digest, "standard": name }),
-            PluginOrigin::File(path) => json!({ "digest": self.digest, "file": path.to_string_lossy() }),
+            PluginOrigin::File(path) | PluginOrigin::Pinned { path, .. } => {
+                json!({ "digest": self.digest, "file": path.to_string_lossy() })
+            }
         };
         if let PluginBytes::Inside(bytes) = &self.bytes {
             plugin["bytes"] = BASE64.encode(bytes).into();

@@ -13,7 +13,6 @@ use sha2::{Digest, Sha256};
 use tracing::warn;
 
 use super::bundle::{Bundle, PluginBytes};
-use crate::plugin::PluginOrigin;
 
 /// Limit: bundles of a pipeline; the oldest makes room.
 const MAX_BUNDLES: usize = 32;
@@ -128,7 +127,7 @@ fn write_all(dir: &Path, waiting: &Receiver<Bundle>) {
 
 /// The plugin's file, if it still is what runs.
 fn plugin_bytes(bundle: &Bundle) -> PluginBytes {
-    let PluginOrigin::File(path) = &bundle.plugin else { return PluginBytes::Elsewhere };
+    let Some(path) = bundle.plugin.path() else { return PluginBytes::Elsewhere };
     match fs::read(path) {
         Ok(bytes) if format!("{:x}", Sha256::digest(&bytes)) == bundle.digest => PluginBytes::Inside(bytes),
         _ => PluginBytes::Elsewhere,

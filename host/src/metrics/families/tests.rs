@@ -43,6 +43,8 @@ const NAMES: &[(&str, &str)] = &[
     ("plugin_call_seconds", "histogram"),
     ("plugin_traps_total", "counter"),
     ("plugin_restarts_total", "counter"),
+    ("plugin_denied_total", "counter"),
+    ("pipeline_failed", "gauge"),
     ("plugin_memory_bytes", "gauge"),
     ("plugin_generation", "gauge"),
     ("plugin_info", "gauge"),
@@ -103,7 +105,7 @@ fn snapshot(version: &str) -> Snapshot {
         channels: vec![("events".into(), channel)],
         kafka: vec![("main".into(), KafkaCounters::default().counts(true, vec![("topic".into(), 7)]))],
     };
-    Snapshot { agent, pipelines: vec![pipeline] }
+    Snapshot { agent, pipelines: vec![pipeline], failed: vec!["q".into()] }
 }
 
 #[test]
