@@ -32,6 +32,18 @@ pub fn stamp_version(folder: &Path, version: &str) -> PathBuf {
     path
 }
 
+/// The hostile plugin of this kind (`source`, …) as a component that does this in `describe`: `well`, `trap` or `loop`.
+///
+/// # Panics
+/// When the component has no such place.
+pub fn described(kind: &str, act: &str) -> Vec<u8> {
+    let mut bytes = std::fs::read(component(&format!("hostile-{kind}"))).expect("it was compiled");
+    let start = b"described and ";
+    let at = bytes.windows(start.len()).position(|window| window == start).expect("the act is in the component");
+    bytes[at + start.len()..][..act.len()].copy_from_slice(act.as_bytes());
+    bytes
+}
+
 /// All packages in `tests/plugins`: each folder has the name of its package.
 ///
 /// # Panics

@@ -4,6 +4,7 @@
 //! Each returns, whatever the bytes; what would be wrong is a panic, an assertion that fails, or no end.
 
 mod columns;
+mod frames;
 
 use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
@@ -19,6 +20,7 @@ use wasmflow::control::health::Patience;
 use wasmflow::plugin::{Engine, EngineOptions};
 
 pub use columns::columns;
+pub use frames::frames;
 
 /// A decoder and what it is called.
 pub type Target = (&'static str, fn(&[u8]));
@@ -42,25 +44,6 @@ pub fn pipeline_file(bytes: &[u8]) {
             assert!(!report.text(Severity::Note, Colour::Plain).is_empty(), "it is refused for no reason");
             let _ = report.text(Severity::Note, Colour::Coloured);
         }
-    }
-}
-
-/// A log on disk: its frames and the batches in them, segment headers, cursors.
-///
-/// # Panics
-/// When a decoder does.
-pub fn frames(bytes: &[u8]) {
-    use wasmflow_log::decoders;
-    let Some((kind, rest)) = bytes.split_first() else { return };
-    match kind % 4 {
-        0 => {
-            if let Some(columns) = decoders::frame(rest) {
-                let _ = wasmflow::channel::file::columns::decode(columns);
-            }
-        }
-        1 => drop(decoders::header(rest)),
-        2 => drop(decoders::cursor(rest)),
-        _ => drop(wasmflow::channel::file::columns::decode(columns::cut(rest))),
     }
 }
 

@@ -13,6 +13,7 @@ pub mod component;
 pub mod database;
 pub mod folder;
 pub mod fuzz;
+pub mod hostile;
 pub mod ledger;
 pub mod lines;
 pub mod measure;

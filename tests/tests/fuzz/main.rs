@@ -41,23 +41,11 @@ fn what_is_kept_of_earlier_runs_is_borne() {
 }
 
 #[test]
-fn pipeline_files_at_random_are_borne() {
-    random(TARGETS[0]);
-}
-
-#[test]
-fn columns_at_random_are_borne() {
-    random(TARGETS[1]);
-}
-
-#[test]
-fn frames_at_random_are_borne() {
-    random(TARGETS[2]);
-}
-
-#[test]
-fn requests_at_random_are_borne() {
-    random(TARGETS[3]);
+fn input_at_random_is_borne() {
+    std::thread::scope(|scope| {
+        let threads = TARGETS.map(|target| scope.spawn(move || random(target)));
+        threads.into_iter().for_each(|thread| thread.join().expect("it is borne"));
+    });
 }
 
 /// Gives the target changed pieces of what is kept. An input that is not borne is printed, to be kept.

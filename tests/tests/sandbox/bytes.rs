@@ -45,6 +45,7 @@ const FUNCTIONS: u8 = 3;
 const TABLES: u8 = 4;
 const MEMORIES: u8 = 5;
 const CODE: u8 = 10;
+const TAGS: u8 = 13;
 const CORE_MODULE: u8 = 1;
 const CORE_INSTANCE: u8 = 2;
 
@@ -68,9 +69,22 @@ pub fn compile_bomb(bytes: usize) -> Vec<u8> {
     component(&[(CORE_MODULE, module)])
 }
 
-/// A module whose memory is addressed by 64 bits: a part of WebAssembly that is switched off.
-pub fn with_memory_64() -> Vec<u8> {
-    component(&[(CORE_MODULE, module(&[(MEMORIES, list(&[vec![0x04, 1]]))]))])
+/// Modules that use parts of WebAssembly that are switched off, by their names.
+pub fn switched_off() -> [(&'static str, Vec<u8>); 6] {
+    let no_function = vec![0x60, 0, 0];
+    // Two vectors, `i8x16.relaxed_swizzle`, drop, end.
+    let vector = [vec![0xfd, 0x0c], vec![0; 16]].concat();
+    let relaxed = [vec![0], vector.clone(), vector, vec![0xfd, 0x80, 0x02, 0x1a, 0x0b]].concat();
+    let relaxed = [number(1), number(relaxed.len()), relaxed].concat();
+    let off = [
+        ("memory64", vec![(MEMORIES, list(&[vec![0x04, 1]]))]),
+        ("threads", vec![(MEMORIES, list(&[vec![0x03, 1, 1]]))]),
+        ("multi-memory", vec![(MEMORIES, list(&[vec![0x00, 1], vec![0x00, 1]]))]),
+        ("gc", vec![(TYPES, list(&[vec![0x5f, 0]]))]),
+        ("exceptions", vec![(TYPES, list(&[no_function.clone()])), (TAGS, list(&[vec![0, 0]]))]),
+        ("relaxed-simd", vec![(TYPES, list(&[no_function])), (FUNCTIONS, list(&[number(0)])), (CODE, relaxed)]),
+    ];
+    off.map(|(name, sections)| (name, component(&[(CORE_MODULE, module(&sections))])))
 }
 
 /// A working plugin that instantiates this module so many times beside its own.

@@ -71,8 +71,10 @@ async fn what_is_refused_by_a_child_is_refused_with_the_same_words() {
     let whole = std::fs::read(wasmflow_tests::component::component("hostile-sink")).expect("it was just compiled");
     let error = load_by(&engine, &whole[..whole.len() / 2]).await.unwrap_err();
     assert!(matches!(error, PluginError::Damaged { .. }), "{error}");
-    let error = load_by(&engine, &bytes::with_memory_64()).await.unwrap_err();
-    assert!(matches!(error, PluginError::Unsupported { .. }), "{error}");
+    for (name, component) in bytes::switched_off() {
+        let error = load_by(&engine, &component).await.unwrap_err();
+        assert!(matches!(error, PluginError::Unsupported { .. }), "{name}: {error}");
+    }
     let error = load_by(&engine, &bytes::component(&[])).await.unwrap_err();
     assert!(matches!(error, PluginError::WrongWorld { .. }), "{error}");
 }

@@ -34,7 +34,7 @@ async fn a_bad_batch_of_a_source_is_a_trap() {
 
 #[tokio::test]
 async fn headers_without_end_are_refused() {
-    let Err(CallError::Failure(Failure::Fatal(reason))) = intercepted("header-flood").await else { panic!("taken") };
+    let Err(CallError::Failure(Failure::Reject(reason))) = intercepted("header-flood").await else { panic!("taken") };
     assert!(reason.starts_with("refused: ") && reason.contains("1024 headers"), "{reason}");
 }
 

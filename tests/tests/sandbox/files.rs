@@ -82,6 +82,10 @@ async fn a_folder_that_may_be_read_is_not_changed() {
 
 #[tokio::test]
 async fn a_folder_exchanged_for_a_link_in_mid_flight_leads_nowhere() {
+    PluginKind::ALL.into_iter().for_each(race);
+}
+
+fn race(kind: PluginKind) {
     let ground = ground();
     // Outside stands a file of the same name, in what the folder is exchanged for.
     std::fs::create_dir(ground.join("outside")).expect("the test's own folder is writable");
@@ -102,7 +106,7 @@ async fn a_folder_exchanged_for_a_link_in_mid_flight_leads_nowhere() {
             }
             exchanges
         });
-        let stage = stage_in(&ground, PluginKind::Interceptor, false);
+        let stage = stage_in(&ground, kind, false);
         // A runtime cannot be made, used or dropped within another one's thread.
         let racing = scope.spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -111,8 +115,8 @@ async fn a_folder_exchanged_for_a_link_in_mid_flight_leads_nowhere() {
         let outcome = racing.join().expect("it does not panic");
         over.store(true, Ordering::Relaxed);
         let exchanges = exchanging.join().expect("it does not panic");
-        println!("exchanged {exchanges} times");
+        println!("{kind}: exchanged {exchanges} times");
         assert!(exchanges > 0);
-        outcome.unwrap_or_else(|error| panic!("{error}"));
+        outcome.unwrap_or_else(|error| panic!("{kind}: {error}"));
     });
 }

@@ -37,6 +37,16 @@ async fn what_is_granted_is_there() {
 }
 
 #[tokio::test]
+async fn random_bytes_are_bounded_in_each_call() {
+    let grants = Grants { random: true, ..Grants::default() };
+    for kind in PluginKind::ALL {
+        let stage = StageContext { grants: grants.clone(), ..stage(kind) };
+        let (_, text) = trap(acted(&stage, json!({ "mode": "random-flood" })).await);
+        assert!(text.contains("65536"), "{kind}: {text}");
+    }
+}
+
+#[tokio::test]
 async fn kafka_without_a_grant_is_fatal() {
     let Err(CallError::Failure(Failure::Fatal(reason))) = delivered("kafka").await else { panic!("let in") };
     assert!(!reason.contains("breach"), "{reason}");

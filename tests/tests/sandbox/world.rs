@@ -48,7 +48,7 @@ pub fn stage(plugin_kind: PluginKind) -> StageContext {
 pub fn stage_for(kind: PluginKind, mode: &str) -> StageContext {
     let stage = stage(kind);
     match mode {
-        "loop" | "sleep" => stage,
+        "loop" | "sleep" | "empty-writes" => stage,
         _ => StageContext { limits: Limits { cpu: CALL * 10, call: CALL * 20, ..stage.limits }, ..stage },
     }
 }

@@ -72,11 +72,11 @@ pub fn wall_clock() -> Result<(), Failure> {
 }
 
 /// As [`wall_clock`].
-pub fn random() -> Result<(), Failure> {
+pub fn random(count: u64) -> Result<(), Failure> {
     #[cfg(target_family = "wasm")]
-    let bytes = wasip2::random::random::get_random_bytes(16);
+    let bytes = wasip2::random::random::get_random_bytes(count);
     #[cfg(not(target_family = "wasm"))]
-    let bytes = [0u8; 0];
+    let bytes = vec![0u8; count as usize];
     Err(Failure::fatal(format!("breach: got {} random bytes", bytes.len())))
 }
 

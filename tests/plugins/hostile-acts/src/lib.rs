@@ -3,9 +3,11 @@
 //! `tests/plugins/README.md` has the table of modes and of what the host must do. An act that must be denied says so in the
 //! log, and is fatal with the word `breach` when it was allowed.
 
+mod described;
 mod grab;
 mod leave;
 mod lie;
+mod reach;
 mod shout;
 
 use wasmflow_sdk::prelude::*;
@@ -15,6 +17,7 @@ pub use lie::lying_bodies;
 /// What to do, when, and on which call.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(transform = described::act)]
 pub struct Config {
     /// The act.
     pub mode: Mode,
@@ -26,9 +29,26 @@ pub struct Config {
     /// So many calls of that kind go well before.
     #[serde(default)]
     pub after: u64,
+    /// In so many calls of an instance, and not in those behind them.
+    #[serde(default = "always")]
+    pub times: u64,
     /// How many numbers the source brings.
     #[serde(default = "hundred")]
     pub total: u64,
+    /// Whether the source waits for more when it has brought them, and does not end.
+    #[serde(default)]
+    pub endless: bool,
+    /// Where `connect` and `resolve` go, as `host:port`.
+    #[serde(default = "next_door")]
+    pub target: String,
+}
+
+fn always() -> u64 {
+    u64::MAX
+}
+
+fn next_door() -> String {
+    "127.0.0.1:22".into()
 }
 
 fn hundred() -> u64 {
@@ -71,12 +91,23 @@ pub enum Mode {
     LogControl,
     StdoutStorm,
     StderrStorm,
+    LineWithoutEnd,
+    EmptyWrites,
     // Reaches out.
     Files,
     Sockets,
     Environment,
     WallClock,
     Random,
+    RandomFlood,
+    // The same, one at a time, and the call fails with the words of the system.
+    ReadFile,
+    ListFolder,
+    Connect,
+    Listen,
+    Resolve,
+    Datagram,
+    ReadVariable,
     /// Leaves the folder `granted`, which may be written.
     Escape,
     /// Changes the folder `granted`, which may only be read.
@@ -130,7 +161,7 @@ impl Hostile {
     pub fn check(config: &Config) {
         if config.call == Call::Check {
             // What a check cannot report it has no way to deny either: the log says it.
-            let _ = perform(config.mode);
+            let _ = perform(config);
         }
     }
 
@@ -141,7 +172,7 @@ impl Hostile {
     /// What the act comes to.
     pub fn act(&mut self, call: Call) -> Result<(), Failure> {
         match self.is_due(call) && self.config.when_body_contains.is_none() {
-            true => perform(self.config.mode),
+            true => perform(&self.config),
             false => Ok(()),
         }
     }
@@ -160,13 +191,13 @@ impl Hostile {
         {
             return Ok(());
         }
-        perform(self.config.mode)?;
+        perform(&self.config)?;
         lie::about(self.config.mode, batch)
     }
 
     /// Whether this mode is asked for, in an answer that only this kind of plugin can give.
     pub fn lies(&self, mode: Mode) -> bool {
-        self.config.mode == mode && self.calls > self.config.after
+        self.config.mode == mode && self.is_time()
     }
 
     fn is_due(&mut self, call: Call) -> bool {
@@ -174,13 +205,17 @@ impl Hostile {
             return false;
         }
         self.calls += 1;
-        self.calls > self.config.after
+        self.is_time()
+    }
+
+    fn is_time(&self) -> bool {
+        self.calls.checked_sub(self.config.after).is_some_and(|call| (1..=self.config.times).contains(&call))
     }
 }
 
 /// The acts that need no batch.
-fn perform(mode: Mode) -> Result<(), Failure> {
-    match mode {
+fn perform(config: &Config) -> Result<(), Failure> {
+    match config.mode {
         Mode::Trap => std::process::abort(),
         Mode::Panic => panic!("as told"),
         Mode::StackOverflow => drop(std::hint::black_box(descend(0))),
@@ -197,13 +232,23 @@ fn perform(mode: Mode) -> Result<(), Failure> {
         Mode::LogStorm => shout::storm(|line| log::info(line)),
         Mode::StdoutStorm => shout::storm(|line| println!("{line}")),
         Mode::StderrStorm => shout::storm(|line| eprintln!("{line}")),
+        Mode::LineWithoutEnd => shout::line_without_end(),
+        Mode::EmptyWrites => shout::empty_writes(),
         Mode::LogHuge => shout::huge_line(),
         Mode::LogControl => shout::control(),
         Mode::Files => return grab::files(),
         Mode::Sockets => return grab::sockets(),
         Mode::Environment => return grab::environment(),
         Mode::WallClock => return grab::wall_clock(),
-        Mode::Random => return grab::random(),
+        Mode::Random => return grab::random(16),
+        Mode::RandomFlood => return grab::random(1 << 20),
+        Mode::ReadFile => return reach::read_file(),
+        Mode::ListFolder => return reach::list_folder(),
+        Mode::Connect => return reach::connect(&config.target),
+        Mode::Listen => return reach::listen(),
+        Mode::Resolve => return reach::resolve(&config.target),
+        Mode::Datagram => return reach::datagram(),
+        Mode::ReadVariable => return reach::read_variable(),
         Mode::Escape => return leave::escape(),
         Mode::Overwrite => return leave::overwrite(),
         Mode::Race => return leave::race(),

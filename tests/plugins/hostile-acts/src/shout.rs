@@ -22,3 +22,20 @@ pub fn control() {
     log::info("\u{202e}turned round\u{2028}line separator");
     eprint!("no newline \u{1b}[31m at the end");
 }
+
+/// 20 MB on standard error without a newline.
+pub fn line_without_end() {
+    let piece = "endless ".repeat(512);
+    for _ in 0..5_000 {
+        eprint!("{piece}");
+    }
+}
+
+/// Nothing, for ever.
+pub fn empty_writes() {
+    use std::io::Write as _;
+    loop {
+        let _ = std::io::stderr().write(&[]);
+        let _ = std::io::stderr().flush();
+    }
+}

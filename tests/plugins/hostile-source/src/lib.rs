@@ -27,10 +27,14 @@ impl Source for Plugin {
         Ok(Plugin { hostile: Hostile::open(config)?, next })
     }
 
-    fn poll(&mut self, max_events: u32, _max_bytes: u32, _wait: Duration) -> Result<Progress, Failure> {
+    fn poll(&mut self, max_events: u32, _max_bytes: u32, wait: Duration) -> Result<Progress, Failure> {
         self.hostile.act(Call::Work)?;
         if self.next >= self.hostile.config.total {
-            return Ok(Progress::Finished);
+            if !self.hostile.config.endless {
+                return Ok(Progress::Finished);
+            }
+            std::thread::sleep(wait);
+            return Ok(Progress::Idle);
         }
         if max_events == 0 && !self.hostile.lies(Mode::MoreThanAsked) {
             return Ok(Progress::Idle);
