@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| wasmflow_tests::fuzz::frames(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| wasmflow_fuzz::frames::frames(bytes));
