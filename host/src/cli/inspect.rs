@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::Args;
 use serde_json::{Value as Json, json};
 use wasmflow::config::needs_line;
-use wasmflow::plugin::{CheckError, Engine, Need, Plugin, PluginOrigin};
+use wasmflow::plugin::{CheckError, Engine, Need, Plugin};
 
 use super::named::{named, refused};
 use super::{Global, INVALID, chain, failed, logs, pretty, print, runtime};
