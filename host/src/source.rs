@@ -33,7 +33,7 @@ use settle::Unsettled;
 
 /// How long a source may wait inside `poll`: so seldom that a thousand idle ones cost nothing. A stop or a swap cuts the wait short; a
 /// guest that waits by something else than the host's clock hears of them this late.
-const POLL_WAIT: Duration = Duration::from_secs(10);
+pub const POLL_WAIT: Duration = Duration::from_secs(10);
 /// The host's own waiting between polls while something is unsettled or the channel is full: doubles between these.
 const GAP_MIN: Duration = Duration::from_micros(500);
 const GAP_MAX: Duration = Duration::from_millis(50);

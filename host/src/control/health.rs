@@ -8,6 +8,7 @@ use super::{Control, PipelineControl, StageControl};
 use crate::channel::Channel;
 use crate::metrics::{ChannelCounts, ReaderCounts};
 use crate::plugin::PluginKind;
+use crate::source::POLL_WAIT;
 
 /// How long a stage may have something to do, or fail, without coming on. Retries wait up to 30 s by default, and a call may take
 /// 60 s: an agent that was bad for less would flutter.
@@ -65,15 +66,21 @@ pub fn state(stage: &StageControl, patience: Patience) -> &'static str {
     let counters = stage.counters();
     match () {
         () if stage.is_paused() => "paused",
-        () if counters.calling_for().is_some_and(|time| time >= patience.0) => "stalled",
+        () if stalled(stage, patience).is_some() => "stalled",
         () if counters.failing_for().is_some() => "failing",
         () => "running",
     }
 }
 
+/// How long a call has been under way, if that is too long. A source may wait in its own for what is to come.
+fn stalled(stage: &StageControl, Patience(patience): Patience) -> Option<Duration> {
+    let may_wait = if stage.kind() == PluginKind::Source { POLL_WAIT } else { Duration::ZERO };
+    stage.counters().calling_for().filter(|time| *time >= patience + may_wait)
+}
+
 fn stage_reason(stage: &StageControl, Patience(patience): Patience) -> Option<String> {
     let counters = stage.counters();
-    if let Some(time) = counters.calling_for().filter(|time| *time >= patience) {
+    if let Some(time) = stalled(stage, Patience(patience)) {
         return Some(format!("a call has been under way for {}", seconds(time)));
     }
     let kafka = stage.serving().context.kafka.clone();

@@ -22,7 +22,7 @@ impl Reach {
 
     /// Asks for a sign of life where none is known: nothing is asked of brokers that are there.
     pub(super) fn look(&self, client: &Client) {
-        if self.lost_for().is_some() && client.answers(ANSWER_WAIT) {
+        if self.lost_for().is_some() && client.knows_a_broker(ANSWER_WAIT) {
             *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
     }

@@ -48,6 +48,7 @@ fn tally(counters: &StageCounters) -> Tally {
     Tally {
         calls: Call::ALL.iter().map(|call| counters.result(*call)).sum(),
         busy: Duration::ZERO,
+        slow: 0,
         events: counters.received.get(),
         traps: counters.result(Call::Trap),
         retries: counters.result(Call::Retry),
@@ -60,6 +61,7 @@ fn since(before: &Tally, now: &Tally) -> Tally {
     Tally {
         calls: now.calls - before.calls,
         busy: Duration::ZERO,
+        slow: 0,
         events: now.events - before.events,
         traps: now.traps - before.traps,
         retries: now.retries - before.retries,

@@ -107,24 +107,26 @@ fn a_paused_sink_with_events_waiting_is_a_reason_and_one_without_is_not() {
 fn a_stop_and_a_stage_that_has_stopped_are_reasons_while_the_rest_drains() {
     let (pipeline, port) = corner("ready-stopping", "mode = \"fatal\", pattern = \"end\"");
     let more = r#"
-    [channels.printed]
-    type = "memory"
+    [channels.kept]
+    type = "file"
     [sources.numbers]
     plugin = "seq"
-    channels = ["printed"]
-    config = { total = 200000 }
-    [sinks.console]
-    plugin = "prefix-suffix"
-    channel = "printed"
+    channels = ["kept"]
+    [sinks.nowhere]
+    plugin = "null"
+    channel = "kept"
 "#;
+    let Some(disk) = SlowDisk::below(pipeline.folder()) else { return };
     let text = std::fs::read_to_string(pipeline.path()).expect("it has been written");
-    std::fs::write(pipeline.path(), text + more).expect("the folder is the test's own");
-    let mut asked = Asked::run_unread(&pipeline, &[]);
+    std::fs::write(pipeline.path(), text.replace("state_dir", "drain_timeout = \"10m\"\nstate_dir") + more)
+        .expect("the folder is the test's own");
+    let asked = Asked::run_with(&pipeline, &[], &disk.variables());
+    // From now on a put of the numbers waits for its sync, so their road cannot drain.
+    disk.hold();
     NetcatClient::connect(port).send("end");
-    // Nobody reads the console, so the rest cannot drain for now.
     let channel = "channel `events` of pipeline `ready-stopping`";
     expect_reasons(&asked, &["pipeline `ready-stopping`: it is stopping", channel, "cannot go on"]);
-    asked.agent.read_console();
+    disk.let_go();
     let ended = asked.agent.wait(LIMIT);
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
 }

@@ -61,8 +61,8 @@ fn each_worker_has_a_batch_of_its_own_and_all_of_them_arrive_once() {
         };
         of("take_attempts_total") - of("taken_events_total")
     };
-    // Nobody reads the console: each worker waits in the middle of its batch.
-    assert!(wait_until(LIMIT, || under_way() == 40.0), "{} events under way", under_way());
+    // Nobody reads the console, so each worker waits in the middle of its batch; one alone would have ten events under way.
+    assert!(wait_until(LIMIT, || under_way() >= 40.0), "{} events under way", under_way());
     assert_eq!(asked.get("/v1/stages/many").json()["uses"], 1);
     asked.agent.read_console();
     assert_each_once(&asked.agent.expect_done(LIMIT), 100_000);
@@ -119,7 +119,7 @@ fn kills_lose_nothing_although_deliveries_end_in_any_order() {
         whole.lines().for_each(|line| arrived[line.parse::<usize>().expect("it is a number")] = true);
     };
     for kill in 0..soak::times(10, 100) {
-        let console = pipeline.folder().join(&format!("console-{kill}"));
+        let console = pipeline.folder().join(format!("console-{kill}"));
         let agent = pipeline.run_into(&console);
         std::thread::sleep(Duration::from_millis(random.random_range(10..900)));
         agent.kill();

@@ -105,19 +105,6 @@ impl Client {
         }
     }
 
-    /// Whether any broker answers within the wait. Blocks.
-    pub fn answers(&self, wait: Duration) -> bool {
-        let mut metadata = std::ptr::null();
-        // SAFETY: the client lives for the call; what it hands out is given back once.
-        unsafe {
-            let answer = sys::rd_kafka_metadata(self.rk(), 0, std::ptr::null_mut(), &mut metadata, milliseconds(wait));
-            if !metadata.is_null() {
-                sys::rd_kafka_metadata_destroy(metadata);
-            }
-            Code::from(answer) == Code::OK
-        }
-    }
-
     /// Asks, and waits for the answer.
     fn asked(
         &self,

@@ -50,8 +50,8 @@ impl Lifeline {
 }
 
 impl Client {
-    /// Whether a broker answers within the wait, and names at least one broker.
-    fn knows_a_broker(&self, wait: Duration) -> bool {
+    /// Whether a broker answers within the wait, and names at least one broker. Blocks.
+    pub fn knows_a_broker(&self, wait: Duration) -> bool {
         let mut metadata = std::ptr::null();
         // SAFETY: the client lives for the call; what it answers is ours to read and to destroy.
         unsafe {
