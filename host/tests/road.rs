@@ -30,6 +30,7 @@ fn source(plugin: &str, config: &str, channel: &str, interceptors: &[&str]) -> S
 
 fn sink(plugin: &str, config: &str, channel: &str) -> SinkSpec {
     SinkSpec {
+        workers: 1,
         plugin: standard(PluginKind::Sink, plugin),
         config: StageConfig::plain(config),
         grants: Grants::default(),
@@ -75,6 +76,7 @@ async fn a_finite_source_ends_the_pipeline_with_everything_settled() {
     road.interceptors.insert(
         "mark".into(),
         InterceptorSpec {
+            workers: 1,
             plugin: standard(PluginKind::Interceptor, "prefix-suffix"),
             config: StageConfig::plain(r#"{"prefix":"<"}"#),
             grants: Grants::default(),
