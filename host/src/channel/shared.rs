@@ -200,10 +200,13 @@ mod tests {
         let channel = Channel::Memory(MemoryChannel::new("events", 0, Capacity { events: 100, bytes: 10_000 }));
         let reader = channel.reader("sink").expect("it is the first");
         let bodies: Vec<_> = (0..events).map(|number| number.to_string()).collect();
-        let batch = Batch::new(bodies.iter().map(|body| body.as_bytes()).collect());
-        let put = channel.begin_put(batch).await.expect("there is room");
-        crate::channel::commit_puts(vec![put], crate::channel::PutNote::of("source"), &Arc::default())
-            .expect("memory takes it");
+        // A channel lets go of a put as a whole: each take is one.
+        for bodies in bodies.chunks(2) {
+            let put = channel.begin_put(Batch::new(bodies.iter().map(|body| body.as_bytes()).collect()));
+            let put = vec![put.await.expect("there is room")];
+            crate::channel::commit_puts(put, crate::channel::PutNote::of("source"), &Arc::default())
+                .expect("memory takes it");
+        }
         (channel, SharedReader::of(reader, workers))
     }
 

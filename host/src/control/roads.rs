@@ -65,8 +65,11 @@ mod tests {
 name = "p"
 dead_letters = "refused"
 [channels.a]
+type = "memory"
 [channels.b]
+type = "memory"
 [channels.refused]
+type = "memory"
 [sources.s]
 plugin = "seq"
 channels = ["a"]
