@@ -79,8 +79,10 @@ plugin = "seq"
 channels = ["b"]
 [interceptors.i]
 plugin = "static"
+config = { headers = { a = "b" } }
 [interceptors.j]
 plugin = "static"
+config = { headers = { a = "b" } }
 [sinks.x]
 plugin = "null"
 channel = "a"
