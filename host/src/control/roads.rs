@@ -63,6 +63,7 @@ mod tests {
         let text = r#"
 [pipeline]
 name = "p"
+state_dir = "state"
 dead_letters = "refused"
 [channels.a]
 type = "memory"
