@@ -81,7 +81,7 @@ pub fn switched_off() -> [(&'static str, Vec<u8>); 6] {
         ("threads", vec![(MEMORIES, list(&[vec![0x03, 1, 1]]))]),
         ("multi-memory", vec![(MEMORIES, list(&[vec![0x00, 1], vec![0x00, 1]]))]),
         ("gc", vec![(TYPES, list(&[vec![0x5f, 0]]))]),
-        ("exceptions", vec![(TYPES, list(&[no_function.clone()])), (TAGS, list(&[vec![0, 0]]))]),
+        ("exceptions", vec![(TYPES, list(std::slice::from_ref(&no_function))), (TAGS, list(&[vec![0, 0]]))]),
         ("relaxed-simd", vec![(TYPES, list(&[no_function])), (FUNCTIONS, list(&[number(0)])), (CODE, relaxed)]),
     ];
     off.map(|(name, sections)| (name, component(&[(CORE_MODULE, module(&sections))])))
