@@ -49,6 +49,7 @@ const NAMES: &[(&str, &str)] = &[
     ("plugin_call_seconds", "pipeline stage"),
     ("plugin_traps_total", "pipeline stage kind"),
     ("plugin_restarts_total", "pipeline stage"),
+    ("plugin_denied_total", "pipeline stage kind"),
     ("plugin_memory_bytes", "pipeline stage"),
     ("plugin_generation", "pipeline stage"),
     ("plugin_info", "pipeline stage name version digest"),
