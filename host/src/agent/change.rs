@@ -160,7 +160,9 @@ impl Running {
             return Ok(());
         };
         let candidate = self.workshop.candidate(plan, kind, name, &running.serving());
-        if kind == PluginKind::Source && candidate.context.kafka.is_some() {
+        // A folder that it may write to may be another stage's until that has moved as well: opening puts files there in order.
+        let writes = candidate.context.grants.dirs.iter().any(|dir| dir.write);
+        if writes || (kind == PluginKind::Source && candidate.context.kafka.is_some()) {
             return Ok(());
         }
         let (kafka, own) = (candidate.context.kafka.clone(), running.serving().context.kafka.clone());
