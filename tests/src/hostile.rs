@@ -115,9 +115,11 @@ pub fn pipeline(act: &Act, kind: &str) -> PipelineFile {
     };
     // A storm may take its time: it is bounded by what is dropped.
     let cpu = if act.mode.contains("storm") || act.mode == "line-without-end" { "20s" } else { "200ms" };
+    // The event has to fit into the guest before it can be too large for the host.
+    let memory = if act.mode == "oversize-event" { "64MiB" } else { "32MiB" };
     let guest = format!(
         "plugin = \"{}\"\nconfig = {{ mode = \"{}\", {config} }}\n\
-         limits = {{ memory = \"32MiB\", cpu = \"{cpu}\", call = \"{}\" }}\nretry = {{ initial = \"50ms\", max = \"200ms\" }}\n",
+         limits = {{ memory = \"{memory}\", cpu = \"{cpu}\", call = \"{}\" }}\nretry = {{ initial = \"50ms\", max = \"200ms\" }}\n",
         component(&format!("hostile-{kind}")).display(),
         act.mode,
         if act.mode == "sleep" { "1s" } else { "60s" },
