@@ -23,7 +23,7 @@ use crate::config::DirGrant;
 
 /// As wasmtime-wasi offers them; a guest may import any 0.2.
 const PREOPENS: &str = "wasi:filesystem/preopens@0.2.12";
-const TYPES: &str = "wasi:filesystem/types@0.2.12";
+pub(super) const TYPES: &str = "wasi:filesystem/types@0.2.12";
 
 /// What stands for all folders that are not granted. Nothing on a machine without `/dev/null`: they are denied all the same.
 static ELSEWHERE: LazyLock<Option<Dir>> = LazyLock::new(|| {
@@ -123,7 +123,8 @@ fn directories(mut store: Store<'_>, (): ()) -> wasmtime::Result<Directories> {
     Ok((directories,))
 }
 
-fn answer<T>(result: FsResult<T>) -> wasmtime::Result<(Result<T, ErrorCode>,)> {
+/// What a guest is told; an error that is none of its own is a trap.
+pub(super) fn answer<T>(result: FsResult<T>) -> wasmtime::Result<(Result<T, ErrorCode>,)> {
     match result {
         Ok(answer) => Ok((Ok(answer),)),
         Err(error) => Ok((Err(error.downcast()?),)),

@@ -6,13 +6,12 @@
 
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, Resource};
-use wasmtime_wasi::filesystem::{Descriptor, File, WasiFilesystemCtxView};
-use wasmtime_wasi::p2::bindings::filesystem::types::{self, ErrorCode, Host};
+use wasmtime_wasi::filesystem::{Descriptor, File, WasiFilesystemView as _};
+use wasmtime_wasi::p2::bindings::filesystem::types::{ErrorCode, HostDescriptor};
 
 use super::State;
+use super::files::{TYPES, answer};
 
-/// As wasmtime-wasi offers it; a guest may import any 0.2.
-const FILES: &str = "wasi:filesystem/types@0.2.12";
 /// Limit: what one read brings at most, as in wasmtime-wasi.
 const MAX_READ_BYTES: u64 = 64 << 10;
 
@@ -22,27 +21,28 @@ type Read = Result<(Vec<u8>, bool), ErrorCode>;
 
 /// Takes the place of `read` in what WASI offers, which must allow that.
 pub fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
-    linker.instance(FILES)?.func_wrap_async(
+    linker.instance(TYPES)?.func_wrap_async(
         "[method]descriptor.read",
         |store: StoreContextMut<'_, State>, (file, length, offset): (Handle, u64, u64)| {
-            Box::new(async move { Ok((read(store, file, length, offset).await?,)) })
+            Box::new(read(store, file, length, offset))
         },
     )
 }
 
-async fn read(mut store: StoreContextMut<'_, State>, file: Handle, length: u64, offset: u64) -> wasmtime::Result<Read> {
+async fn read(
+    mut store: StoreContextMut<'_, State>,
+    file: Handle,
+    length: u64,
+    offset: u64,
+) -> wasmtime::Result<(Read,)> {
     let state = store.data_mut();
     let wanted = length.min(MAX_READ_BYTES) as usize;
     if let Descriptor::File(file) = state.table.get(&file)?
         && let Some(bytes) = read_at_once(file, wanted, offset)
     {
-        return Ok(Ok((bytes, false)));
+        return Ok((Ok((bytes, false)),));
     }
-    let mut files = WasiFilesystemCtxView { ctx: state.wasi.filesystem(), table: &mut state.table };
-    Ok(match types::HostDescriptor::read(&mut files, file, length, offset).await {
-        Ok(read) => Ok(read),
-        Err(error) => Err(Host::convert_error_code(&mut files, error)?),
-    })
+    answer(HostDescriptor::read(&mut state.filesystem(), file, length, offset).await)
 }
 
 /// All that was asked for, where the system has it in memory. Less may mean the end of the file or the edge of what is in memory:

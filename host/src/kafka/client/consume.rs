@@ -314,6 +314,9 @@ pub struct Message(NonNull<sys::rd_kafka_message_t>);
 // SAFETY: a message is read and destroyed by one owner at a time, on any thread.
 unsafe impl Send for Message {}
 
+/// [`Message::may_have_headers`] reads librdkafka's own arrangement of a record: it is to be looked at again before the version changes.
+const _: () = assert!(sys::RD_KAFKA_VERSION == 0x020c_01ff, "another librdkafka than the one that was read");
+
 impl Message {
     fn get(&self) -> &sys::rd_kafka_message_t {
         // SAFETY: ours until it is dropped.

@@ -5,12 +5,12 @@
 //! ever when they are dropped. Here a client is destroyed on a thread of its own, whoever drops it.
 
 mod admin;
+mod brokers;
 mod config;
 mod consume;
 mod embedded;
 mod error;
 mod event;
-mod lifeline;
 mod log;
 mod offsets;
 mod produce;
@@ -30,7 +30,6 @@ pub use consume::{Message, Messages, PartitionQueue};
 pub use embedded::EmbeddedBroker;
 pub use error::{ClientError, Code};
 pub use event::{Event, Report};
-pub use lifeline::Lifeline;
 pub use offsets::{TopicOffset, offset};
 pub use produce::{Headers, RecordBatch, RecordToSend, Topic, send_one};
 pub use transaction::{Class, GroupMetadata, TransactionError};

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::super::client::{ClientError, Code, Event, Lifeline, TopicOffset, offset};
+use super::super::client::{ClientError, Code, Event, TopicOffset, offset};
 use super::super::verdict;
 use super::{ANSWER_WAIT, Shared};
 
@@ -22,13 +22,11 @@ impl Shared {
         }
         let mut last_commit = None;
         let mut reports = Vec::new();
-        let mut lifeline = Lifeline::new();
         while self.state().closing.is_none() {
-            lifeline.hold(&self.client, self.brought.swap(false, Ordering::Relaxed));
             let wait = self.commit_if_due(&mut last_commit);
             self.make_rewinds();
             self.find_ends();
-            self.reach.look(&self.client);
+            self.reach.look(&self.client, self.brought.swap(false, Ordering::Relaxed));
             match self.client.poll(wait, &mut reports) {
                 Some(Event::Assign(partitions)) => {
                     self.counters.rebalances.add(1);
