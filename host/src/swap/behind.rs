@@ -36,7 +36,7 @@ impl Behind {
     pub fn worse(&self) -> Option<String> {
         self.0.iter().find_map(|Known { stage, before }| {
             let free = if stage.has_dead_letters() { REJECTED_FREE } else { 0 };
-            let reason = worse(before, &since(before, &tally(stage.counters())), free)?;
+            let reason = worse(before, &(tally(stage.counters()) - *before), free)?;
             let error = stage.counters().last_error().map_or_else(String::new, |error| format!(": {}", error.text));
             Some(format!("{} `{}` behind it: {reason}{error}", stage.kind(), stage.name()))
         })
@@ -54,18 +54,5 @@ fn tally(counters: &StageCounters) -> Tally {
         retries: counters.result(Call::Retry),
         rejected: counters.rejected.get(),
         fatal: counters.result(Call::Fatal),
-    }
-}
-
-fn since(before: &Tally, now: &Tally) -> Tally {
-    Tally {
-        calls: now.calls - before.calls,
-        busy: Duration::ZERO,
-        slow: 0,
-        events: now.events - before.events,
-        traps: now.traps - before.traps,
-        retries: now.retries - before.retries,
-        rejected: now.rejected - before.rejected,
-        fatal: now.fatal - before.fatal,
     }
 }

@@ -1,5 +1,6 @@
 //! The watch window: a new generation is compared with the one before, and a worse one goes back.
 
+use std::ops::Sub;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,6 +67,24 @@ impl Tally {
     pub fn slow_from(&self) -> Option<Duration> {
         let tells = self.calls >= TIMED_CALLS_MIN && !self.busy.is_zero();
         tells.then(|| self.mean() * SLOWER + SLOWER_BY)
+    }
+}
+
+impl Sub for Tally {
+    type Output = Self;
+
+    /// What was done since the one that is taken off.
+    fn sub(self, before: Self) -> Self {
+        Self {
+            calls: self.calls - before.calls,
+            busy: self.busy - before.busy,
+            slow: self.slow - before.slow,
+            events: self.events - before.events,
+            traps: self.traps - before.traps,
+            retries: self.retries - before.retries,
+            rejected: self.rejected - before.rejected,
+            fatal: self.fatal - before.fatal,
+        }
     }
 }
 
