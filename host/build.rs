@@ -30,6 +30,10 @@ fn main() {
         println!("cargo::rerun-if-changed={}", root.join(watched).display());
     }
     println!("cargo::rerun-if-changed=build.rs");
+    if env::var("CARGO_CFG_TARGET_OS").is_ok_and(|system| system == "linux") {
+        // See src/kafka_wait.rs.
+        println!("cargo::rustc-link-arg-bins=-Wl,--wrap=rd_kafka_transport_io_serve");
+    }
     let plugins = find(&root.join("plugins"));
     if !plugins.is_empty() {
         compile(&root, &out, &plugins);

@@ -2,6 +2,8 @@
 
 mod cli;
 mod heap;
+#[cfg(target_os = "linux")]
+mod kafka_wait;
 
 use std::process::ExitCode;
 

@@ -60,6 +60,9 @@ pub fn start(kind: sys::rd_kafka_type_t, brokers: &str, options: &[(&str, &str)]
     }
 }
 
+/// A header's name and value.
+pub type Header = (CString, String);
+
 /// A producer and the topic it writes to.
 #[derive(Clone, Copy)]
 pub struct Producer {
@@ -95,6 +98,31 @@ impl Producer {
     /// As [`send`](Self::send), for values that stay where they are until they are reported.
     pub fn send_shared(&self, records: &mut [sys::rd_kafka_message_t]) -> Result<()> {
         self.send_with(0, records)
+    }
+
+    /// Sends one record with headers to whichever partition; its value stays where it is until it is reported.
+    pub fn send_with_headers(&self, value: &[u8], headers: &[Header]) -> Result<()> {
+        use sys::rd_kafka_vtype_t as Kind;
+        let unit = |vtype, u| sys::rd_kafka_vu_t { vtype, u };
+        let mem =
+            sys::rd_kafka_vu_s__bindgen_ty_1__bindgen_ty_1 { ptr: value.as_ptr().cast_mut().cast(), size: value.len() };
+        // SAFETY: the list copies names and values, and the record takes the list over; topic and value live.
+        unsafe {
+            let list = sys::rd_kafka_headers_new(headers.len());
+            for (name, value) in headers {
+                check(sys::rd_kafka_header_add(list, name.as_ptr(), -1, value.as_ptr().cast(), value.len() as isize))?;
+            }
+            let units = [
+                unit(Kind::RD_KAFKA_VTYPE_RKT, sys::rd_kafka_vu_s__bindgen_ty_1 { rkt: self.topic }),
+                unit(Kind::RD_KAFKA_VTYPE_VALUE, sys::rd_kafka_vu_s__bindgen_ty_1 { mem }),
+                unit(Kind::RD_KAFKA_VTYPE_HEADERS, sys::rd_kafka_vu_s__bindgen_ty_1 { headers: list }),
+            ];
+            let error = sys::rd_kafka_produceva(self.rk, units.as_ptr(), units.len());
+            if !error.is_null() {
+                bail!("{}", CStr::from_ptr(sys::rd_kafka_error_string(error)).to_string_lossy());
+            }
+        }
+        Ok(())
     }
 
     fn send_with(&self, flags: i32, records: &mut [sys::rd_kafka_message_t]) -> Result<()> {

@@ -22,6 +22,7 @@ mod measure;
 mod produce;
 mod transact;
 
+use std::ffi::CString;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -36,13 +37,18 @@ fn main() -> Result<()> {
         set.push((name.to_owned(), value.to_owned()));
     }
     client::SET.get_or_init(|| set);
+    let mut headers = Vec::new();
+    while let Some(option) = take_option(&mut arguments, "--header")? {
+        let (name, value) = option.split_once('=').with_context(|| format!("`{option}` is no NAME=VALUE"))?;
+        headers.push((CString::new(name)?, value.to_owned()));
+    }
     let interval = take_option(&mut arguments, "--interval-ms")?;
     let interval = interval.map(|text| number(&text).map(Duration::from_millis)).transpose()?;
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let line = match arguments[..] {
         ["fill", brokers, topic, count, size] => fill::run(brokers, topic, number(count)?, number(size)? as usize)?,
         ["produce", brokers, topic, count, size] => {
-            produce::run(brokers, topic, number(count)?, number(size)? as usize)?
+            produce::run(brokers, topic, number(count)?, number(size)? as usize, &headers)?
         }
         ["copy", brokers, topic, out, count] => copy::run(brokers, topic, out, number(count)?)?,
         ["transact", brokers, topic, out, count, size] => {
@@ -53,7 +59,7 @@ fn main() -> Result<()> {
             transact::run(brokers, topic, out, number(count)?, Length { records: u64::MAX, time })?
         }
         _ => bail!(
-            "raw-kafka fill BROKERS TOPIC COUNT SIZE | raw-kafka produce BROKERS TOPIC COUNT SIZE | raw-kafka copy BROKERS TOPIC OUT-TOPIC COUNT | \
+            "raw-kafka fill BROKERS TOPIC COUNT SIZE | raw-kafka produce BROKERS TOPIC COUNT SIZE [--header NAME=VALUE]... | raw-kafka copy BROKERS TOPIC OUT-TOPIC COUNT | \
              raw-kafka transact BROKERS TOPIC OUT-TOPIC COUNT SIZE|--interval-ms MS; --set NAME=VALUE"
         ),
     };

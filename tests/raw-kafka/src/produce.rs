@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use crate::client::{Producer, partitions, record};
+use crate::client::{Header, Producer, partitions, record};
 use crate::fill::push_value;
 use crate::measure::Measurement;
 
@@ -21,8 +21,9 @@ const ANY_PARTITION: i32 = -1;
 
 static ACKNOWLEDGED: AtomicU64 = AtomicU64::new(0);
 
-/// One thread sends, one takes reports; no value is copied on this side of librdkafka.
-pub fn run(brokers: &str, topic: &str, count: u64, size: usize) -> Result<String> {
+/// One thread sends, one takes reports; no value is copied on this side of librdkafka. With headers it is a call for each record:
+/// librdkafka has none for many.
+pub fn run(brokers: &str, topic: &str, count: u64, size: usize, headers: &[Header]) -> Result<String> {
     let producer = Producer::start(brokers, topic)?;
     partitions(producer.rk, topic)?;
     let mut values = Vec::new();
@@ -39,7 +40,11 @@ pub fn run(brokers: &str, topic: &str, count: u64, size: usize) -> Result<String
             wait(&news)?;
         }
         let batch = &batch[..batch.len().min((count - sent) as usize)];
-        producer.send_shared(&mut batch.iter().map(|value| record(ANY_PARTITION, value, 0)).collect::<Vec<_>>())?;
+        match headers {
+            [] => producer
+                .send_shared(&mut batch.iter().map(|value| record(ANY_PARTITION, value, 0)).collect::<Vec<_>>())?,
+            _ => batch.iter().try_for_each(|value| producer.send_with_headers(value, headers))?,
+        }
         sent += batch.len() as u64;
         if sent == count {
             break;

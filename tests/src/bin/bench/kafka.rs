@@ -235,10 +235,19 @@ fn copied(
 ///
 /// # Errors
 /// When a record is missing.
-pub fn produced(broker: &KafkaBroker, records: u64, body_bytes: usize) -> anyhow::Result<Sample> {
+pub fn produced(
+    broker: &KafkaBroker,
+    records: u64,
+    body_bytes: usize,
+    headers: &[(&str, &str)],
+) -> anyhow::Result<Sample> {
     let topics = &Topics::at(broker.address());
     let producer = |_: &str, to: &str, records: u64| {
-        raw_kafka(&["produce", &broker.address(), to, &records.to_string(), &body_bytes.to_string()]).into()
+        let mut command = raw_kafka(&["produce", &broker.address(), to, &records.to_string(), &body_bytes.to_string()]);
+        for (name, value) in headers {
+            command.arg("--header").arg(format!("{name}={value}"));
+        }
+        command.into()
     };
     let one = copied(topics, "", USUAL.partitions, 1, producer)?;
     let all = copied(topics, "", USUAL.partitions, records, producer)?;

@@ -31,6 +31,8 @@ pub fn measure(report: &mut Report, measuring: &Measuring) -> anyhow::Result<()>
     write_lines(&file, LINES)?;
     write_lines(&few, TO_KAFKA)?;
     write_lines(&one, 1)?;
+    let name = few.display().to_string();
+    let both_headers = [("file", &name[..]), ("offset", "123456789")];
     let mut contest = Contest::new(measuring.runs);
     let counted = contest.reference("counting newlines, as `wc -l`", |_| in_process(&file, count));
     contest
@@ -42,17 +44,23 @@ pub fn measure(report: &mut Report, measuring: &Measuring) -> anyhow::Result<()>
     let bare = contest
         .reference("native: lines split, bodies as a column", |_| in_process(&file, |path| columns(path, false)));
     contest.line("1 GB of 100 B lines to null, without headers", "lines/s", Some(bare), |_| {
-        cost(&file, &one, Road { keys: ", file_header = false", ..USUAL })
+        cost(&file, &one, Road { keys: BARE, ..USUAL })
     });
     contest.line("1 GB of 100 B lines, prefix-suffix, to null", "lines/s", None, |_| {
         cost(&file, &one, Road { interceptor: Some(pipelines::AFFIX), ..USUAL })
     });
     if let Some(broker) = KafkaBroker::shared() {
-        let raw =
-            contest.reference("raw producer loop fed from memory", |_| produced(broker, TO_KAFKA, LINE_BYTES - 1));
-        contest.line("100 B lines to Kafka", "lines/s", Some(raw), |_| {
-            sent(broker, TO_KAFKA, |sink| [&one, &few].map(|file| pipeline(file, Road { sink, ..USUAL })))
-        });
+        // The same kind of records on both sides: with headers there is a call for each, as librdkafka has none for many.
+        for (what, keys, headers) in
+            [("", BARE, &[][..]), (", with file and offset as headers", USUAL.keys, &both_headers)]
+        {
+            let raw = contest.reference(format!("raw producer loop fed from memory{what}"), move |_| {
+                produced(broker, TO_KAFKA, LINE_BYTES - 1, headers)
+            });
+            contest.line(format!("100 B lines to Kafka{what}"), "lines/s", Some(raw), |_| {
+                sent(broker, TO_KAFKA, |sink| [&one, &few].map(|file| pipeline(file, Road { sink, keys, ..USUAL })))
+            });
+        }
     }
     contest.run(report)
 }
@@ -74,6 +82,9 @@ struct Road<'r> {
 }
 
 const USUAL: Road<'static> = Road { keys: "", interceptor: None, sink: pipelines::NOWHERE };
+
+/// Events without headers.
+const BARE: &str = ", file_header = false";
 
 fn pipeline(file: &Path, road: Road<'_>) -> PipelineFile {
     let Road { keys, interceptor, sink } = road;
