@@ -4,18 +4,21 @@ use std::time::Duration;
 
 use super::diagnostic::{Diagnostic, Span};
 use super::file::{ChannelTable, ChannelWord, CompressionWord, CorruptionWord, StartWord, SyncWord};
-use super::pipeline::{ChannelKind, ChannelSpec, Compression, FileSpec, OnCorruption, Retain, SyncRule};
+use super::pipeline::{
+    ChannelKind, ChannelSpec, Compression, DeliveryPromise, FileSpec, OnCorruption, Retain, SyncRule,
+};
 use super::quantity::show_duration;
 use super::read::At;
 
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The channel as trusted, where `problems` has nothing to say.
-pub fn spec(table: &ChannelTable) -> ChannelSpec {
-    let default = ChannelSpec::of(match is_file(table) {
+pub fn spec(table: &ChannelTable, promise: DeliveryPromise) -> ChannelSpec {
+    let kind = match is_file(table) {
         true => ChannelKind::File(file_spec(table)),
         false => ChannelKind::Memory,
-    });
+    };
+    let default = ChannelSpec::of(kind, promise);
     ChannelSpec {
         kind: default.kind,
         capacity_events: table.capacity_events.as_ref().map_or(default.capacity_events, |at| at.value.0 as usize),

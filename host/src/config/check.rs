@@ -5,10 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::diagnostic::{Diagnostic, Span};
-use super::file::{DeliveryWord, FORMAT, PipelineFile, PipelineTable};
-use super::pipeline::{
-    ChannelName, ConnectionName, DeliveryPromise, KafkaConnection, Pipeline, PipelineName, TransactionSpec,
-};
+use super::file::{FORMAT, PipelineFile, PipelineTable};
+use super::pipeline::{ChannelName, ConnectionName, KafkaConnection, Pipeline, PipelineName, TransactionSpec};
 use super::read::{At, Environment, Named, name_problem};
 use super::road::Road;
 use super::{exactly_once, stage, state_dir};
@@ -60,10 +58,7 @@ pub fn check(file: &PipelineFile, around: Surroundings<'_>, diagnostics: &mut Ve
         name: PipelineName::new(name.value.as_str()),
         instance: table.instance.as_ref().map(|at| at.value.as_str().into()),
         state_dir,
-        delivery: match table.delivery.as_ref().map(|at| at.value) {
-            Some(DeliveryWord::AtLeastOnce) | None => DeliveryPromise::AtLeastOnce,
-            Some(DeliveryWord::ExactlyOnce) => DeliveryPromise::ExactlyOnce,
-        },
+        delivery: exactly_once::promise(file),
         transaction: transaction(table),
         dead_letters: table.dead_letters.as_ref().map(|at| ChannelName::new(at.value.as_str())),
         max_event_bytes: max_event_bytes(table, &road),

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::check::named;
 use super::diagnostic::{Diagnostic, Span};
 use super::file::{AckWord, ChannelTable, ChannelWord, DeliveryWord, PipelineFile, SinkTable, SourceTable, SyncWord};
+use super::pipeline::DeliveryPromise;
 use super::quantity::show_duration;
 use super::read::At;
 use super::road::channels_of;
@@ -71,6 +72,14 @@ pub fn check_plugin(file: &PipelineFile, stage: &StageTable<'_>, description: &D
 enum Kind {
     Memory,
     File,
+}
+
+/// What the file promises its users.
+pub fn promise(file: &PipelineFile) -> DeliveryPromise {
+    match Asked::by(file) {
+        Some(_) => DeliveryPromise::ExactlyOnce,
+        None => DeliveryPromise::AtLeastOnce,
+    }
 }
 
 impl<'f> Asked<'f> {

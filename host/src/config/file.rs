@@ -86,9 +86,9 @@ table! {
     pub struct ChannelTable {
         /// Where the channel keeps its events.
         r#type: optional ChannelWord = "memory",
-        /// A put waits while the channel holds this many events; default: 250000, of a file channel 1000000.
+        /// A put waits while the channel holds this many events; default: 250000, with `delivery = "exactly-once"` and of a file channel 1000000.
         capacity_events: optional Count<1, 1_000_000_000>,
-        /// A put waits while the channel holds this many bytes; default: 64MiB, of a file channel 1GiB.
+        /// A put waits while the channel holds this many bytes; default: 64MiB, with `delivery = "exactly-once"` 256MiB, of a file channel 1GiB.
         capacity_bytes: optional Size<1, MAX_BYTES>,
         /// File: when a put is safe. `always`: once it is synced to disk. `interval`: once it is written; it is synced within
         /// `sync_interval`, and a power cut may lose that much. `os`: once it is written; a power cut may lose more.

@@ -164,22 +164,24 @@ impl KafkaConnection {
 pub struct ChannelSpec {
     pub kind: ChannelKind,
     /// Of a memory channel by default 250,000: an eighth of a second at two million events a second, so a sink that waits for a broker's
-    /// answer does not stall its source, and a stall is still felt soon. With exactly-once the channel holds one transaction that
-    /// commits and the next one: with 100,000 a copy from topic to topic reached 75 % of what at-least-once does, with 250,000 93 %
-    /// (transactions of 50,000 and 100,000 records; part `exactly-once` of tests/bench).
+    /// answer does not stall its source, and a stall is still felt soon. With exactly-once 1,000,000: the channel holds one transaction
+    /// that commits and the next one, so that at five million events a second it is time that cuts them and not room.
     pub capacity_events: usize,
-    /// Of a memory channel by default 64 MiB. The bound that matters for memory: at the default event count it is reached at 268 bytes an event.
+    /// Of a memory channel by default 64 MiB, with exactly-once 256 MiB. The bound that matters for memory: at the default event count it
+    /// is reached at 268 bytes an event.
     pub capacity_bytes: usize,
 }
 
 impl ChannelSpec {
     /// With the default bounds of the kind. A file channel is there to outlast an outage of what its sinks deliver to, so it
     /// holds more: 1,000,000 events and 1 GiB.
-    pub fn of(kind: ChannelKind) -> Self {
-        match kind {
-            ChannelKind::Memory => ChannelSpec { kind, capacity_events: 250_000, capacity_bytes: 64 << 20 },
-            ChannelKind::File(_) => ChannelSpec { kind, capacity_events: 1_000_000, capacity_bytes: 1 << 30 },
-        }
+    pub fn of(kind: ChannelKind, promise: DeliveryPromise) -> Self {
+        let (capacity_events, capacity_bytes) = match (kind, promise) {
+            (ChannelKind::Memory, DeliveryPromise::AtLeastOnce) => (250_000, 64 << 20),
+            (ChannelKind::Memory, DeliveryPromise::ExactlyOnce) => (1_000_000, 256 << 20),
+            (ChannelKind::File(_), _) => (1_000_000, 1 << 30),
+        };
+        ChannelSpec { kind, capacity_events, capacity_bytes }
     }
 
     pub fn is_durable(&self) -> bool {
@@ -189,7 +191,7 @@ impl ChannelSpec {
 
 impl Default for ChannelSpec {
     fn default() -> Self {
-        ChannelSpec::of(ChannelKind::Memory)
+        ChannelSpec::of(ChannelKind::Memory, DeliveryPromise::AtLeastOnce)
     }
 }
 

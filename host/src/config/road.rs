@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::channel;
 use super::check::named;
 use super::diagnostic::{Diagnostic, Span, nearest_hint};
 use super::file::{PipelineFile, PipelineTable, SelectorTable, SelectorWord, SourceTable};
 use super::pipeline::{ChannelName, ChannelSpec, SelectorSpec};
 use super::read::At;
+use super::{channel, exactly_once};
 
 /// The channels of a file, by name, each with the place of its name.
 pub struct Road<'f> {
@@ -26,8 +26,10 @@ struct Bound<'f> {
 
 impl<'f> Road<'f> {
     pub fn of(file: &'f PipelineFile) -> Road<'f> {
+        let promise = exactly_once::promise(file);
+        let channel = |table| channel::spec(table, promise);
         let channels =
-            named(&file.channels).map(|(name, table)| (name.value.as_str(), (name.span.clone(), channel::spec(table))));
+            named(&file.channels).map(|(name, table)| (name.value.as_str(), (name.span.clone(), channel(table))));
         Road { file, channels: channels.collect() }
     }
 
