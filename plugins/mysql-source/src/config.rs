@@ -90,14 +90,14 @@ fn yes() -> bool {
     true
 }
 
-/// Limit: a page is held in the guest's memory, and so are its bodies up to 8 MiB.
+/// Limit: a page is held in the guest's memory, and so are its bodies up to 8 MiB; and the next page beside it.
 const PAGE_ROWS_MAX: u32 = 100_000;
 /// Below it the server would do little else.
 const POLL_INTERVAL_MIN: std::time::Duration = std::time::Duration::from_millis(10);
 
 /// What `check` accepted.
 pub struct Settings {
-    pub opts: OptsBuilder,
+    pub opts: Opts,
     pub host: String,
     pub port: u16,
     /// Names the part of the position: other rows have another.
@@ -127,7 +127,7 @@ impl Config {
         self.check_numbers(&mut problems);
         let (Some(url), Some(selection), true) = (&url, selection, problems.is_empty()) else { return Err(problems) };
         Ok(Settings {
-            opts: OptsBuilder::from_opts(url.clone()).user(user).pass(self.password.as_deref()),
+            opts: OptsBuilder::from_opts(url.clone()).user(user).pass(self.password.as_deref()).into(),
             host: url.ip_or_hostname().trim_matches(['[', ']']).to_owned(),
             port: url.tcp_port(),
             part: self.part(database),
@@ -145,6 +145,9 @@ impl Config {
         let problem = |message: String| Problem::new("/url", message);
         if !self.url.starts_with("mysql://") {
             return Err(problem("a URL is `mysql://host:port/database`".into()));
+        }
+        if self.url.contains('?') {
+            return Err(problem("nothing may stand behind the database".into()));
         }
         // The error does not repeat the URL, which may hold a password.
         let url = Opts::from_url(&self.url).map_err(|error| problem(error.to_string()))?;

@@ -8,6 +8,7 @@ use mysql_async::{Column, Value};
 use wasmflow_sdk::prelude::{Deserialize, Serialize};
 
 use crate::calendar;
+use crate::cell::Cell;
 use crate::format::is_string;
 
 /// What the cursor column holds.
@@ -158,26 +159,26 @@ impl Kind {
     /// # Errors
     ///
     /// Says why this value is no cursor.
-    pub fn read(self, value: &Value) -> Result<Cursor, String> {
-        let integer = |number: i128| Cursor::Number { unscaled: number, scale: 0 };
-        match (self, value) {
-            (Kind::Integer, Value::Int(number)) => Ok(integer((*number).into())),
-            (Kind::Integer, Value::UInt(number)) => Ok(integer((*number).into())),
-            (Kind::Decimal { .. }, Value::Bytes(text)) => {
+    #[inline]
+    pub fn read(self, cell: Cell<'_>) -> Result<Cursor, String> {
+        match (self, cell) {
+            (Kind::Integer, Cell::Int(number)) => Ok(Cursor::Number { unscaled: number.into(), scale: 0 }),
+            (Kind::Integer, Cell::UInt(number)) => Ok(Cursor::Number { unscaled: number.into(), scale: 0 }),
+            (Kind::Decimal { .. }, Cell::Bytes(text)) => {
                 let text = String::from_utf8_lossy(text);
                 number(&text).ok_or_else(|| format!("cursor `{text}` has more than 38 digits"))
             }
-            (Kind::Moment, &Value::Date(year, month, day, hour, minute, second, micros)) => {
-                Ok(Cursor::Moment(calendar::moment((year, month, day), (hour, minute, second), micros)))
+            (Kind::Moment, Cell::Moment(date, clock, micros)) => {
+                Ok(Cursor::Moment(calendar::moment(date, clock, micros)))
             }
-            (Kind::Span, &Value::Time(negative, days, hours, minutes, seconds, micros)) => {
-                Ok(Cursor::Span(calendar::span(negative, (days, hours, minutes, seconds), micros)))
+            (Kind::Span, Cell::Span { is_negative, days, hours, minutes, seconds, micros }) => {
+                Ok(Cursor::Span(calendar::span(is_negative, (days, hours, minutes, seconds), micros)))
             }
-            (Kind::Text, Value::Bytes(text)) => match std::str::from_utf8(text) {
+            (Kind::Text, Cell::Bytes(text)) => match std::str::from_utf8(text) {
                 Ok(text) => Ok(Cursor::Text(text.to_owned())),
                 Err(_) => Err("a cursor is not UTF-8".to_owned()),
             },
-            (_, Value::NULL) => Err("a row came whose cursor is NULL".to_owned()),
+            (_, Cell::Null) => Err("a row came whose cursor is NULL".to_owned()),
             _ => Err("a row came whose cursor has another type than its column".to_owned()),
         }
     }
@@ -287,7 +288,7 @@ mod tests {
     use super::*;
 
     fn read(kind: Kind, value: Value) -> Cursor {
-        kind.read(&value).unwrap()
+        kind.read(Cell::from(&value)).unwrap()
     }
 
     fn decimal(text: &str) -> Cursor {

@@ -31,6 +31,18 @@ pub fn is_connection_lost(error: &Error) -> bool {
     }
 }
 
+/// What went wrong on a connection.
+pub enum Trouble {
+    Database(Error),
+    Failure(Failure),
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Trouble {
+        Trouble::Database(error)
+    }
+}
+
 /// With the server's own text. The password is in none of these texts: the server says only whether there was one.
 pub fn failure(address: &str, error: &Error) -> Failure {
     let reason = match error {

@@ -1,58 +1,207 @@
 //! A row as the body of an event.
 
-use std::borrow::Cow;
+use std::io::Write as _;
 
+use mysql_async::Column;
 use mysql_async::consts::ColumnType;
-use mysql_async::{Column, Value};
+use wasmflow_sdk::append::append;
 use wasmflow_sdk::json;
 
+use crate::cell::{Cell, Cells, Encoding};
 use crate::config::Format;
 use crate::cursor::is_binary;
 
-/// Appends the row, whose values are in the order of the columns.
-pub fn write_row(out: &mut Vec<u8>, format: Format, columns: &[Column], values: &[Value]) {
-    let row = columns.iter().zip(values);
-    match format {
-        Format::Json => write_json(out, row),
-        Format::Csv => write_csv(out, row),
-        Format::FlumeSql => write_flume_sql(out, row),
+/// How the rows of one answer are written: what is the same for all of them is found out once.
+pub struct RowFormat {
+    format: Format,
+    columns: Vec<ColumnFormat>,
+}
+
+struct ColumnFormat {
+    encoding: Encoding,
+    /// What stands before the value.
+    before: Vec<u8>,
+    content: Content,
+    /// How many digits of a second are written.
+    fraction: Fraction,
+}
+
+/// What a column holds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Content {
+    Number,
+    /// Up to eight bytes, the greatest first.
+    Bits,
+    Date,
+    Bytes,
+    Text,
+}
+
+#[derive(Clone, Copy)]
+enum Fraction {
+    Digits(u8),
+    /// All six where there are any: the column does not say.
+    Any,
+}
+
+impl RowFormat {
+    /// Nothing where a column has a type that no server sends.
+    pub fn new(format: Format, columns: &[Column]) -> Option<RowFormat> {
+        let column = |(index, column)| ColumnFormat::new(format, index, column);
+        Some(RowFormat { format, columns: columns.iter().enumerate().map(column).collect::<Option<_>>()? })
+    }
+
+    /// Appends a row. Nothing where the packet ends before the row.
+    #[inline]
+    pub fn write(&self, out: &mut Vec<u8>, cells: &mut Cells<'_>) -> Option<()> {
+        for column in &self.columns {
+            column.write(out, self.format, cells.next(column.encoding)?);
+        }
+        self.end(out);
+        Some(())
+    }
+
+    #[inline]
+    fn end(&self, out: &mut Vec<u8>) {
+        match self.format {
+            Format::Json => out.push(b'}'),
+            Format::FlumeSql => out.push(b','),
+            Format::Csv => {}
+        }
     }
 }
 
-fn write_json<'r>(out: &mut Vec<u8>, row: impl Iterator<Item = (&'r Column, &'r Value)>) {
-    out.push(b'{');
-    for (index, (column, value)) in row.enumerate() {
-        if index > 0 {
-            out.push(b',');
-        }
-        json::write_string(out, &column.name_str());
-        out.push(b':');
-        match text(column, value) {
-            Some(text) if matches!(value, Value::Int(_) | Value::UInt(_)) && is_number(column) => {
-                out.extend_from_slice(&text);
+impl ColumnFormat {
+    fn new(format: Format, index: usize, column: &Column) -> Option<ColumnFormat> {
+        let mut before = if index > 0 { vec![b','] } else { Vec::new() };
+        if format == Format::Json {
+            if index == 0 {
+                before.push(b'{');
             }
-            None => out.extend_from_slice(b"null"),
-            Some(text) if is_number(column) && is_json_number(&text) => out.extend_from_slice(&text),
-            Some(bytes) if holds_bytes(column) => json::write_binary(out, &bytes),
-            Some(text) => json::write_value(out, &text),
+            json::write_string(&mut before, &column.name_str());
+            before.push(b':');
+        }
+        let fraction = match column.decimals() {
+            digits @ 0..=6 => Fraction::Digits(digits),
+            _ => Fraction::Any,
+        };
+        Some(ColumnFormat { encoding: Encoding::of(column)?, before, content: Content::of(column), fraction })
+    }
+
+    #[inline]
+    fn write(&self, out: &mut Vec<u8>, format: Format, cell: Cell<'_>) {
+        append(out, &self.before);
+        match format {
+            Format::Json => self.write_json(out, cell),
+            Format::Csv => self.write_csv(out, cell),
+            Format::FlumeSql => self.write_plain(out, cell),
         }
     }
-    out.push(b'}');
+
+    #[inline]
+    fn write_json(&self, out: &mut Vec<u8>, cell: Cell<'_>) {
+        match cell {
+            Cell::Null => append(out, b"null"),
+            Cell::Bytes(text) => match self.content {
+                Content::Text => json::write_value(out, text),
+                Content::Number if is_json_number(text) => append(out, text),
+                Content::Bits => self.write_plain(out, cell),
+                Content::Bytes => json::write_binary(out, text),
+                Content::Number | Content::Date => json::write_value(out, text),
+            },
+            Cell::Int(_) | Cell::UInt(_) => self.write_plain(out, cell),
+            Cell::Float(number) if number.is_finite() => self.write_plain(out, cell),
+            Cell::Double(number) if number.is_finite() => self.write_plain(out, cell),
+            Cell::Float(_) | Cell::Double(_) | Cell::Moment(..) | Cell::Span { .. } => {
+                out.push(b'"');
+                self.write_plain(out, cell);
+                out.push(b'"');
+            }
+        }
+    }
+
+    /// NULL is nothing, an empty string `""`.
+    fn write_csv(&self, out: &mut Vec<u8>, cell: Cell<'_>) {
+        match cell {
+            Cell::Bytes(bytes) if self.content == Content::Bytes => json::write_base64(out, bytes),
+            Cell::Bytes(text) if self.content != Content::Bits && needs_quotes(text) => quoted(out, text),
+            other => self.write_plain(out, other),
+        }
+    }
+
+    /// The value as the server's own client shows it; nothing for NULL.
+    #[inline]
+    fn write_plain(&self, out: &mut Vec<u8>, cell: Cell<'_>) {
+        match cell {
+            Cell::Null => {}
+            Cell::Bytes(bits) if self.content == Content::Bits => write_number(out, bits_as_number(bits)),
+            Cell::Bytes(bytes) => append(out, bytes),
+            Cell::Int(number) => write_number(out, number),
+            Cell::UInt(number) => write_number(out, number),
+            Cell::Float(number) => write!(out, "{number:?}").expect("memory can always be written to"),
+            Cell::Double(number) => write!(out, "{number:?}").expect("memory can always be written to"),
+            Cell::Moment(date, clock, micros) => self.write_moment(out, date, clock, micros),
+            Cell::Span { is_negative, days, hours, minutes, seconds, micros } => {
+                let hours = days * 24 + u32::from(hours);
+                let sign = if is_negative { "-" } else { "" };
+                write!(out, "{sign}{hours:02}:{minutes:02}:{seconds:02}").expect("memory can always be written to");
+                self.write_fraction(out, micros);
+            }
+        }
+    }
+
+    #[inline]
+    fn write_moment(
+        &self,
+        out: &mut Vec<u8>,
+        (year, month, day): (u16, u8, u8),
+        (hour, minute, second): (u8, u8, u8),
+        micros: u32,
+    ) {
+        let mut text = *b"0000-00-00 00:00:00";
+        digits(&mut text[0..4], year.into());
+        digits(&mut text[5..7], month.into());
+        digits(&mut text[8..10], day.into());
+        if self.content == Content::Date {
+            return append(out, &text[..10]);
+        }
+        digits(&mut text[11..13], hour.into());
+        digits(&mut text[14..16], minute.into());
+        digits(&mut text[17..19], second.into());
+        append(out, &text);
+        self.write_fraction(out, micros);
+    }
+
+    #[inline]
+    fn write_fraction(&self, out: &mut Vec<u8>, micros: u32) {
+        let count = match self.fraction {
+            Fraction::Digits(count) => usize::from(count),
+            Fraction::Any if micros == 0 => 0,
+            Fraction::Any => 6,
+        };
+        if count > 0 {
+            let mut text = *b".000000";
+            digits(&mut text[1..], micros);
+            append(out, &text[..=count]);
+        }
+    }
 }
 
-/// NULL is nothing, an empty string `""`.
-fn write_csv<'r>(out: &mut Vec<u8>, row: impl Iterator<Item = (&'r Column, &'r Value)>) {
-    for (index, (column, value)) in row.enumerate() {
-        if index > 0 {
-            out.push(b',');
-        }
-        match text(column, value) {
-            None => {}
-            Some(bytes) if holds_bytes(column) => json::write_base64(out, &bytes),
-            Some(text) if text.is_empty() || text.iter().any(|byte| b",\"\r\n".contains(byte)) => quoted(out, &text),
-            Some(text) => out.extend_from_slice(&text),
+impl Content {
+    fn of(column: &Column) -> Content {
+        use ColumnType::{MYSQL_TYPE_BIT, MYSQL_TYPE_DATE, MYSQL_TYPE_NEWDATE};
+        match column.column_type() {
+            MYSQL_TYPE_BIT => Content::Bits,
+            MYSQL_TYPE_DATE | MYSQL_TYPE_NEWDATE => Content::Date,
+            kind if kind.is_numeric_type() => Content::Number,
+            _ if holds_bytes(column) => Content::Bytes,
+            _ => Content::Text,
         }
     }
+}
+
+fn needs_quotes(text: &[u8]) -> bool {
+    text.is_empty() || text.iter().any(|byte| b",\"\r\n".contains(byte))
 }
 
 fn quoted(out: &mut Vec<u8>, text: &[u8]) {
@@ -66,75 +215,21 @@ fn quoted(out: &mut Vec<u8>, text: &[u8]) {
     out.push(b'"');
 }
 
-fn write_flume_sql<'r>(out: &mut Vec<u8>, row: impl Iterator<Item = (&'r Column, &'r Value)>) {
-    for (column, value) in row {
-        out.extend_from_slice(&text(column, value).unwrap_or_default());
-        out.push(b',');
+fn write_number(out: &mut Vec<u8>, number: impl itoa::Integer) {
+    append(out, itoa::Buffer::new().format(number).as_bytes());
+}
+
+/// The last digits of a number, as many as there is room for.
+#[inline]
+fn digits(text: &mut [u8], mut number: u32) {
+    for digit in text.iter_mut().rev() {
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
     }
 }
 
-/// The value as the server's own client shows it; nothing for NULL.
-fn text<'v>(column: &Column, value: &'v Value) -> Option<Cow<'v, [u8]>> {
-    let text = match value {
-        Value::NULL => return None,
-        Value::Bytes(bits) if column.column_type() == ColumnType::MYSQL_TYPE_BIT => bits_as_number(bits),
-        Value::Bytes(bytes) => return Some(Cow::Borrowed(bytes)),
-        Value::Int(number) => number.to_string(),
-        Value::UInt(number) => number.to_string(),
-        Value::Float(number) => format!("{number:?}"),
-        Value::Double(number) => format!("{number:?}"),
-        Value::Date(year, month, day, hour, minute, second, micros) => {
-            let mut text = String::with_capacity(26);
-            digits(&mut text, (*year).into(), 4);
-            for (sign, part) in [('-', month), ('-', day)] {
-                text.push(sign);
-                digits(&mut text, (*part).into(), 2);
-            }
-            if !matches!(column.column_type(), ColumnType::MYSQL_TYPE_DATE | ColumnType::MYSQL_TYPE_NEWDATE) {
-                for (sign, part) in [(' ', hour), (':', minute), (':', second)] {
-                    text.push(sign);
-                    digits(&mut text, (*part).into(), 2);
-                }
-                text.push_str(&fraction(column, *micros));
-            }
-            text
-        }
-        Value::Time(negative, days, hours, minutes, seconds, micros) => {
-            let hours = days * 24 + u32::from(*hours);
-            let sign = if *negative { "-" } else { "" };
-            format!("{sign}{hours:02}:{minutes:02}:{seconds:02}{}", fraction(column, *micros))
-        }
-    };
-    Some(Cow::Owned(text.into_bytes()))
-}
-
-/// So many digits of a number, which has no more. A tenth of what `format!` costs.
-fn digits(text: &mut String, number: u32, count: u32) {
-    for place in (0..count).rev() {
-        text.push(char::from(b'0' + (number / 10u32.pow(place) % 10) as u8));
-    }
-}
-
-/// As many digits as the column has; all six where the column does not say and there are any.
-fn fraction(column: &Column, micros: u32) -> String {
-    let digits = match usize::from(column.decimals()) {
-        digits @ 0..=6 => digits,
-        _ if micros == 0 => 0,
-        _ => 6,
-    };
-    match digits {
-        0 => String::new(),
-        digits => format!(".{}", &format!("{micros:06}")[..digits]),
-    }
-}
-
-/// BIT comes as up to eight bytes, the greatest first.
-fn bits_as_number(bits: &[u8]) -> String {
-    bits.iter().fold(0u64, |number, byte| number << 8 | u64::from(*byte)).to_string()
-}
-
-fn is_number(column: &Column) -> bool {
-    column.column_type().is_numeric_type() || column.column_type() == ColumnType::MYSQL_TYPE_BIT
+fn bits_as_number(bits: &[u8]) -> u64 {
+    bits.iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
 /// BINARY, VARBINARY, BLOB and GEOMETRY, whatever bytes they hold, so that a column has one type in all rows.
@@ -159,13 +254,25 @@ pub fn is_string(kind: ColumnType) -> bool {
     )
 }
 
-/// A decimal may come with leading zeros (ZEROFILL), which JSON has not.
+/// Whether a decimal is a number in JSON, which knows no leading zeros (ZEROFILL). The server writes no exponents.
 fn is_json_number(text: &[u8]) -> bool {
-    serde_json::from_slice::<serde_json::Number>(text).is_ok()
+    let bare = text.strip_prefix(b"-").unwrap_or(text);
+    let whole = bare.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let is_whole = match bare {
+        [b'0', ..] => whole == 1,
+        _ => whole > 0,
+    };
+    is_whole
+        && match &bare[whole..] {
+            [] => true,
+            [b'.', part @ ..] => !part.is_empty() && part.iter().all(u8::is_ascii_digit),
+            _ => false,
+        }
 }
 
 #[cfg(test)]
 mod tests {
+    use mysql_async::Value;
     use mysql_async::consts::ColumnType::*;
 
     use super::*;
@@ -179,7 +286,11 @@ mod tests {
 
     fn row(format: Format, columns: &[Column], values: &[Value]) -> String {
         let mut out = Vec::new();
-        write_row(&mut out, format, columns, values);
+        let rows = RowFormat::new(format, columns).unwrap();
+        for (column, value) in rows.columns.iter().zip(values) {
+            column.write(&mut out, format, Cell::from(value));
+        }
+        rows.end(&mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -252,5 +363,14 @@ mod tests {
             row(Format::Csv, &columns, &values),
             "2024-01-02,2024-01-02 03:04:05,2024-01-02 03:04:05.678,-51:04:05"
         );
+    }
+    #[test]
+    fn only_what_json_calls_a_number_is_one() {
+        for number in ["0", "-0", "7", "10", "-1.50", "0.0", "12345678901234567890123456789.1"] {
+            assert!(is_json_number(number.as_bytes()), "{number}");
+        }
+        for other in ["", "-", "00", "01.5", "-01", "1.", ".5", "1e5", "1 ", "NaN", "1.5.2"] {
+            assert!(!is_json_number(other.as_bytes()), "{other}");
+        }
     }
 }

@@ -1,47 +1,57 @@
 //! Brings the rows of a MySQL or MariaDB table or query as events, in the order of a cursor column.
 
 mod calendar;
+mod cell;
+mod client;
 mod config;
 mod cursor;
 mod failure;
 mod format;
+mod login;
+mod page;
 mod query;
 mod session;
 mod standing;
+mod wire;
 
-use std::collections::VecDeque;
+use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use wasmflow_sdk::net::Reactor;
-use wasmflow_sdk::prelude::{Batch, Failure, Need, PackedBuilder, Part, Position, Problem, Progress, Source};
+use wasmflow_sdk::prelude::{Batch, Failure, Need, Part, Position, Problem, Progress, Source};
 
 use config::{Config, Settings, needs};
 use cursor::LookBack;
-use session::{Line, Page, Request, Session, fetch};
+use page::Page;
+use session::{Request, Session, fetch};
 use standing::{Row, Standing};
 
 /// What a look at the server brought, and the connection if it is still good.
 type Looked = (Option<Session>, Result<Page, Failure>);
+
+/// A page on its way. It outlives the calls of `poll`, whose wait may be shorter than the server's answer.
+struct Fetch {
+    request: Request,
+    task: JoinHandle<Looked>,
+}
 
 /// The source. Its position has one part for the table or query.
 pub struct Mysql {
     settings: Rc<Settings>,
     look_back: Option<LookBack>,
     standing: Standing,
-    /// Rows of the page that have not gone out, and whether rows may be behind them.
-    lines: VecDeque<(Line, Row)>,
-    /// Their bodies.
-    text: Vec<u8>,
-    page_full: bool,
+    page: Page,
+    /// The first row of the page that has not gone out.
+    next: usize,
     /// When the server is to be asked next; nothing: at once.
     next_look: Option<Instant>,
-    /// Between two pages the connection rests here, on the way it is in `task`.
+    /// Between two pages the connection rests here, on the way it is in the task of `fetch`.
     session: Option<Session>,
-    /// The page that is being fetched. It outlives the calls of `poll`, whose wait may be shorter than the server's answer.
-    task: Option<JoinHandle<Looked>>,
+    /// The page behind this one. Limit: one page ahead.
+    fetch: Option<Fetch>,
     ended: bool,
     // Dropped last: connections are registered with it.
     reactor: Reactor,
@@ -63,12 +73,11 @@ impl Source for Mysql {
             look_back: settings.look_back.as_deref().and_then(LookBack::parse),
             settings: Rc::new(settings),
             standing,
-            lines: VecDeque::new(),
-            text: Vec::new(),
-            page_full: false,
+            page: Page::default(),
+            next: 0,
             next_look: None,
             session: None,
-            task: None,
+            fetch: None,
             ended: false,
             reactor: Reactor::new().map_err(Failure::retry)?,
         })
@@ -80,7 +89,7 @@ impl Source for Mysql {
             return Ok(Progress::Idle);
         }
         let deadline = Instant::now() + wait;
-        while self.lines.is_empty() {
+        while self.next == self.page.lines().len() {
             if self.ended {
                 return Ok(Progress::Finished);
             }
@@ -96,8 +105,8 @@ impl Source for Mysql {
     fn close(&mut self) {
         /// Limit: a server that is gone shall not delay the stop.
         const GOODBYE_MAX: Duration = Duration::from_millis(200);
-        if let Some(task) = self.task.take() {
-            task.abort();
+        if let Some(fetch) = self.fetch.take() {
+            fetch.task.abort();
         }
         if let Some(session) = self.session.take() {
             self.reactor.run_for(GOODBYE_MAX, session.close());
@@ -108,20 +117,22 @@ impl Source for Mysql {
 wasmflow_sdk::export_source!(Mysql);
 
 impl Mysql {
-    /// The next page, if it comes within `wait`. The look at the server waits until it is due, by tokio's timer.
+    /// The next page, if it comes within `wait`.
     fn next_page(&mut self, wait: Duration) -> Option<Result<Page, Failure>> {
-        let mut task = match self.task.take() {
-            Some(task) => task,
-            None => self.reactor.spawn(look(
-                self.settings.clone(),
-                self.session.take(),
-                self.next_look.take(),
-                self.request(),
-            )),
+        let request = self.request();
+        let mut fetch = match self.fetch.take() {
+            Some(fetch) if fetch.request == request => fetch,
+            stale => {
+                // Only one that was asked for ahead, if at all. Its connection goes with it.
+                if let Some(stale) = stale {
+                    stale.task.abort();
+                }
+                self.begin_fetch(request)
+            }
         };
-        match self.reactor.run_for(wait, &mut task) {
+        match self.reactor.run_for(wait, &mut fetch.task) {
             None => {
-                self.task = Some(task);
+                self.fetch = Some(fetch);
                 None
             }
             Some(Ok((session, page))) => {
@@ -133,6 +144,12 @@ impl Mysql {
         }
     }
 
+    /// The look at the server waits until it is due, by tokio's timer.
+    fn begin_fetch(&mut self, request: Request) -> Fetch {
+        let (settings, session, due) = (self.settings.clone(), self.session.take(), self.next_look.take());
+        Fetch { request: request.clone(), task: self.reactor.spawn(look(settings, session, due, request)) }
+    }
+
     fn request(&self) -> Request {
         // With the rows that are known already, so that at least `page_rows` others have room.
         let rows = self.settings.page_rows as usize + self.standing.known_rows();
@@ -140,61 +157,72 @@ impl Mysql {
     }
 
     /// Makes a page ready to go out. One without a new row is left behind at once.
-    fn take(&mut self, page: Page) -> Result<(), Failure> {
-        let mut known = self.standing.known();
+    fn take(&mut self, mut page: Page) -> Result<(), Failure> {
+        page.mark_known(self.standing.known());
         self.standing.begin_page();
-        (self.page_full, self.text) = (page.full, page.text);
-        self.lines = page
-            .lines
-            .into_iter()
-            .map(|line| {
-                let row = match known.get_mut(&line.fingerprint) {
-                    Some(count) if *count > 0 => {
-                        *count -= 1;
-                        Row::Known
-                    }
-                    _ => Row::New { fingerprint: line.fingerprint },
-                };
-                (line, row)
-            })
-            .collect();
-        if !page.full {
+        (self.page, self.next) = (page, 0);
+        let count = self.page.lines().len();
+        if !self.page.full {
             self.ended = !self.settings.follow;
             self.next_look = Some(Instant::now() + self.settings.poll_interval);
         }
-        if self.lines.iter().all(|(_, row)| *row == Row::Known) {
-            while let Some((line, row)) = self.lines.pop_front() {
-                self.pass(&line, row);
-            }
+        if self.page.lines().iter().all(|line| line.is_known) {
+            self.pass(0..count);
             self.standing.settle(self.look_back.as_ref())?;
+        } else if self.page.full {
+            self.look_ahead();
         }
         Ok(())
     }
 
-    fn deliver(&mut self, max_events: u32, max_bytes: u32) -> Result<Progress, Failure> {
-        let mut bodies = PackedBuilder::new();
-        while let Some((line, row)) = self.lines.front() {
-            let is_new = *row != Row::Known;
-            let full = bodies.count() >= max_events as usize || bodies.bytes() + line.body.len() > max_bytes as usize;
-            if is_new && full && !bodies.is_empty() {
-                break;
-            }
-            if is_new {
-                bodies.push(&self.text[line.body.clone()]);
-            }
-            let (line, row) = self.lines.pop_front().expect("it is at the front");
-            self.pass(&line, row);
-        }
-        self.standing.settle(self.look_back.as_ref())?;
-        let part = Part::new(self.settings.part.as_str(), self.standing.write());
-        Ok(Progress::events(Batch::new(&bodies.finish()), vec![part]))
+    /// Asks for the next page, so that the server works on it while this one goes out. It begins where the standing will be then:
+    /// behind the last value whose rows are all on this page.
+    fn look_ahead(&mut self) {
+        let lines = self.page.lines();
+        let group = self.page.last_group(0..lines.len());
+        let Some(last) = group.checked_sub(1).filter(|_| !self.has_window()) else { return };
+        let rows = self.settings.page_rows as usize + (lines.len() - group);
+        let request = Request { after: Some(lines[last].cursor.clone()), rows };
+        self.fetch = Some(self.begin_fetch(request));
+        // The request leaves now.
+        self.reactor.turn();
     }
 
-    fn pass(&mut self, line: &Line, row: Row) {
-        self.standing.pass(&line.cursor, line.place, row);
-        if self.lines.is_empty() && !self.page_full {
+    fn deliver(&mut self, max_events: u32, max_bytes: u32) -> Result<Progress, Failure> {
+        let place = self.next..self.page.reach(self.next, max_events as usize, max_bytes as usize);
+        let bodies = self.page.bodies(place.clone());
+        self.pass(place);
+        self.standing.settle(self.look_back.as_ref())?;
+        let part = Part::new(self.settings.part.as_str(), self.standing.write());
+        Ok(Progress::events(Batch::new(&bodies), vec![part]))
+    }
+
+    /// Moves the standing behind these rows, which are the next ones of the page.
+    fn pass(&mut self, place: Range<usize>) {
+        let mut begin = place.start;
+        if !self.has_window() {
+            begin = self.page.last_group(place.clone());
+        }
+        if begin > place.start {
+            self.standing.pass_over(&self.page.lines()[begin - 1].cursor);
+        }
+        for index in begin..place.end {
+            let line = &self.page.lines()[index];
+            let row = match line.is_known {
+                true => Row::Known,
+                false => Row::New { fingerprint: self.page.fingerprint(index) },
+            };
+            self.standing.pass(&line.cursor, line.place, row);
+        }
+        self.next = place.end;
+        if self.next == self.page.lines().len() && self.next > 0 && !self.page.full {
             self.standing.end();
         }
+    }
+
+    /// Whether rows are remembered beyond those of the value that is going out.
+    fn has_window(&self) -> bool {
+        self.look_back.is_some() || self.standing.has_window()
     }
 }
 

@@ -1,47 +1,26 @@
-//! One connection to the server, and the pages that come over it.
+//! One session on the server, and the pages that it brings.
 
 use std::future::Future;
-use std::net::{IpAddr, ToSocketAddrs};
-use std::ops::Range;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
-use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Error, Params, Row, Statement, Value};
+use mysql_async::Value;
 use wasmflow_sdk::prelude::Failure;
 
+use crate::client::{Client, Statement};
 use crate::config::Settings;
 use crate::cursor::{Cursor, Kind};
-use crate::failure::{failure, is_connection_lost};
-use crate::format::write_row;
+use crate::failure::{Trouble, failure, is_connection_lost};
+use crate::page::{CursorColumn, Page, PageWriter};
 use crate::query::Lower;
-use crate::standing::{Place, fingerprint};
 
 /// Limit: a server that does not answer a connection for so long is down.
 const CONNECT_MAX: Duration = Duration::from_secs(15);
 /// Limit: a page that takes longer will not come: the connection hangs, or the query needs an index.
 const PAGE_MAX: Duration = Duration::from_secs(300);
-/// Limit: the bodies of a page in memory. What is behind them on the page is asked for again.
-const PAGE_BYTES_MAX: usize = 8 << 20;
-
-/// Rows in the order of the cursor.
-pub struct Page {
-    pub lines: Vec<Line>,
-    /// The bodies of all lines, one behind the other.
-    pub text: Vec<u8>,
-    /// There may be more behind it.
-    pub full: bool,
-}
-
-/// A row, ready to go out.
-pub struct Line {
-    pub cursor: Cursor,
-    pub place: Place,
-    pub fingerprint: u64,
-    /// Where its body is in the page's text.
-    pub body: Range<usize>,
-}
 
 /// From where a page begins, and how many rows it has at most.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     pub after: Option<Cursor>,
     pub rows: usize,
@@ -49,28 +28,12 @@ pub struct Request {
 
 /// A connection that has learned about the cursor column.
 pub struct Session {
-    conn: Conn,
+    client: Client,
     column: CursorColumn,
-}
-
-/// What the server says of the cursor column.
-#[derive(Clone, Copy)]
-struct CursorColumn {
-    kind: Kind,
-    /// No two rows have the same cursor, so a row is known by it, and one that is changed in the window does not come again.
-    unique: bool,
-}
-
-/// What went wrong on a connection.
-enum Trouble {
-    Database(Error),
-    Failure(Failure),
-}
-
-impl From<Error> for Trouble {
-    fn from(error: Error) -> Trouble {
-        Trouble::Database(error)
-    }
+    /// For a page from the first row on, and for one behind a value; made when they are first needed.
+    statements: [Option<Statement>; 2],
+    /// Of the page before: the next will be about as large.
+    page_bytes: usize,
 }
 
 /// Brings one page, over the connection in `session` or a new one. A connection that broke while it was not used (a server
@@ -79,7 +42,7 @@ impl From<Error> for Trouble {
 /// Cancel: the connection is lost, nothing else.
 pub async fn fetch(settings: &Settings, session: &mut Option<Session>, request: &Request) -> Result<Page, Failure> {
     if let Some(mut open) = session.take() {
-        match open.page(settings, request).await {
+        match within(settings, PAGE_MAX, open.page(settings, request)).await {
             Ok(page) => {
                 *session = Some(open);
                 return Ok(page);
@@ -88,6 +51,10 @@ pub async fn fetch(settings: &Settings, session: &mut Option<Session>, request: 
             Err(trouble) => return Err(told(settings, trouble)),
         }
     }
+    fresh(settings, session, request).await.map_err(|trouble| told(settings, trouble))
+}
+
+async fn fresh(settings: &Settings, session: &mut Option<Session>, request: &Request) -> Result<Page, Trouble> {
     let mut fresh = within(settings, CONNECT_MAX, Session::open(settings)).await?;
     let page = within(settings, PAGE_MAX, fresh.page(settings, request)).await?;
     *session = Some(fresh);
@@ -105,38 +72,44 @@ async fn within<T>(
     settings: &Settings,
     limit: Duration,
     step: impl Future<Output = Result<T, Trouble>>,
-) -> Result<T, Failure> {
-    match tokio::time::timeout(limit, step).await {
-        Ok(result) => result.map_err(|trouble| told(settings, trouble)),
-        Err(_) => Err(Failure::retry(format!("{}: no answer within {} s", settings.address(), limit.as_secs()))),
-    }
+) -> Result<T, Trouble> {
+    tokio::time::timeout(limit, step).await.unwrap_or_else(|_| {
+        let reason = format!("{}: no answer within {} s", settings.address(), limit.as_secs());
+        Err(Trouble::Failure(Failure::retry(reason)))
+    })
 }
 
 impl Session {
     async fn open(settings: &Settings) -> Result<Session, Trouble> {
         let addresses = addresses(settings).map_err(Trouble::Failure)?;
-        let opts = settings.opts.clone().resolved_ips(Some(addresses)).prefer_socket(false);
+        let mut client = Client::connect(&addresses, &settings.opts).await?;
         // In a zone with summer time the values of a TIMESTAMP would be ambiguous for an hour a year.
-        let opts = opts.init(vec!["SET NAMES utf8mb4, time_zone = '+00:00'"]);
-        let mut conn = Conn::new(opts).await?;
+        client.run("SET NAMES utf8mb4, time_zone = '+00:00'").await?;
         let (text, _) = settings.selection.statement(None, Lower::Bound);
-        let statement = conn.prep(text).await?;
-        let columns = statement.columns();
-        let kind = columns.last().map_or_else(|| Err("no column".to_owned()), Kind::of);
+        let statement = client.prepare(&text).await?;
+        let kind = statement.columns.last().map_or_else(|| Err("no column".to_owned()), Kind::of);
         let kind = kind.map_err(|reason| Trouble::Failure(Failure::fatal(reason)))?;
-        let unique = is_unique(&mut conn, settings).await?;
-        Ok(Session { conn, column: CursorColumn { kind, unique } })
+        let unique = is_unique(&mut client, settings).await?;
+        Ok(Session { client, column: CursorColumn { kind, unique }, statements: [None, None], page_bytes: 0 })
     }
 
     async fn page(&mut self, settings: &Settings, request: &Request) -> Result<Page, Trouble> {
         let after = self.lower_bound(settings, request).map_err(|reason| Trouble::Failure(Failure::fatal(reason)))?;
         let lower = if after.is_some() { Lower::Bound } else { Lower::None };
         let (text, count) = settings.selection.statement(Some(self.column.kind), lower);
-        let statement = self.conn.prep(text).await?;
+        let statement = match &mut self.statements[usize::from(lower == Lower::Bound)] {
+            Some(statement) => statement,
+            none => none.insert(self.client.prepare(&text).await?),
+        };
         let bound = after.unwrap_or_else(|| self.column.kind.least()).value();
         let rows = Value::UInt(request.rows as u64);
-        let values = std::iter::repeat_n(bound, count).chain([rows]).collect();
-        self.read(settings, &statement, Params::Positional(values), request.rows).await
+        let values: Vec<Value> = std::iter::repeat_n(bound, count).chain([rows]).collect();
+        let columns = self.client.execute(statement, &values).await?;
+        let mut page = PageWriter::new(settings.format, &columns, self.column, self.page_bytes)?;
+        self.client.rows(|row| page.add(row)).await?;
+        let page = page.finish(request.rows);
+        self.page_bytes = page.bytes();
+        Ok(page)
     }
 
     fn lower_bound(&self, settings: &Settings, request: &Request) -> Result<Option<Cursor>, String> {
@@ -157,80 +130,29 @@ impl Session {
         }
     }
 
-    async fn read(
-        &mut self,
-        settings: &Settings,
-        statement: &Statement,
-        values: Params,
-        most: usize,
-    ) -> Result<Page, Trouble> {
-        let column = self.column;
-        let mut result = self.conn.exec_iter(statement, values).await?;
-        let mut page = Page { lines: Vec::with_capacity(most), text: Vec::new(), full: false };
-        let mut group = None;
-        while page.text.len() <= PAGE_BYTES_MAX
-            && let Some(row) = result.next().await?
-        {
-            column.add(&mut page, settings, row, &mut group).map_err(Trouble::Failure)?;
-        }
-        page.full = page.text.len() > PAGE_BYTES_MAX || page.lines.len() >= most;
-        result.drop_result().await?;
-        Ok(page)
-    }
-
-    /// Says goodbye to the server, which would else note an aborted connection.
+    /// Says goodbye to the server.
     pub async fn close(self) {
-        let _ = self.conn.disconnect().await;
-    }
-}
-
-impl CursorColumn {
-    /// Adds a row to its page. `group` tells the value of the row before.
-    fn add(&self, page: &mut Page, settings: &Settings, row: Row, group: &mut Option<Value>) -> Result<(), Failure> {
-        let columns = row.columns();
-        let mut values = row.unwrap();
-        let weight = if self.kind == Kind::Text { values.pop() } else { None };
-        let value = values.pop().unwrap_or(Value::NULL);
-        let cursor = self.kind.read(&value).map_err(Failure::fatal)?;
-        let begin = page.text.len();
-        write_row(&mut page.text, settings.format, &columns[..values.len()], &values);
-        let body = begin..page.text.len();
-        let text = cursor.to_string();
-        let fingerprint = match self.unique {
-            true => fingerprint(&[text.as_bytes()]),
-            false => fingerprint(&[text.as_bytes(), &page.text[body.clone()]]),
-        };
-        let value = Some(weight.unwrap_or(value));
-        let place = if *group == value { Place::Further } else { Place::First };
-        *group = value;
-        page.lines.push(Line { cursor, place, fingerprint, body });
-        Ok(())
+        self.client.close().await;
     }
 }
 
 /// Whether an index of this column alone forbids equal values. A view and a query have no index.
-async fn is_unique(conn: &mut Conn, settings: &Settings) -> Result<bool, Error> {
+async fn is_unique(client: &mut Client, settings: &Settings) -> Result<bool, Trouble> {
     let Some(list) = settings.selection.indexes() else { return Ok(false) };
-    let rows: Vec<Row> = conn.query(list).await?;
-    let parts = rows.iter().map(|row| {
-        let index: Option<String> = row.get("Key_name");
-        let column: Option<String> = row.get("Column_name");
-        let repeats: Option<i64> = row.get("Non_unique");
-        (index.unwrap_or_default(), column.unwrap_or_default(), repeats.unwrap_or(1))
-    });
-    let parts: Vec<_> = parts.collect();
+    let table = client.table(&list).await?;
+    let [index, column, repeats] = ["Key_name", "Column_name", "Non_unique"].map(|name| table.column(name));
     let cursor = settings.selection.cursor().to_lowercase();
-    Ok(parts.iter().any(|(index, column, repeats)| {
-        let alone = parts.iter().filter(|(other, ..)| other == index).count() == 1;
-        alone && *repeats == 0 && column.to_lowercase() == cursor
+    Ok((0..table.rows.len()).any(|row| {
+        let alone = index.iter().filter(|other| **other == index[row]).count() == 1;
+        alone && repeats[row] == Some("0") && column[row].is_some_and(|column| column.to_lowercase() == cursor)
     }))
 }
 
 /// Tokio would look a name up on a thread of its own, and the sandbox has one thread.
-fn addresses(settings: &Settings) -> Result<Vec<IpAddr>, Failure> {
+fn addresses(settings: &Settings) -> Result<Vec<SocketAddr>, Failure> {
     let resolved = (settings.host.as_str(), settings.port).to_socket_addrs();
     let resolved = resolved.map_err(|error| Failure::retry(format!("{}: {error}", settings.address())))?;
-    let addresses: Vec<IpAddr> = resolved.map(|address| address.ip()).collect();
+    let addresses: Vec<SocketAddr> = resolved.collect();
     match addresses.is_empty() {
         true => Err(Failure::retry(format!("{}: the name has no address", settings.address()))),
         false => Ok(addresses),

@@ -2,10 +2,16 @@
 //!
 //! `{"headers":{"name":"value"},"body":"text"}`; a value that is not UTF-8 is `{"base64":"…"}`, so that none is lost.
 
+use crate::append::append_all;
+
 /// Appends a value: a string, or its base64 in an object when it is not UTF-8.
+#[inline]
 pub fn write_value(out: &mut Vec<u8>, value: &[u8]) {
+    if is_plain(value) {
+        return append_all(out, [b"\"", value, b"\""]);
+    }
     match std::str::from_utf8(value) {
-        Ok(text) => write_string(out, text),
+        Ok(text) => write_escaped(out, text),
         Err(_) => write_binary(out, value),
     }
 }
@@ -18,8 +24,28 @@ pub fn write_binary(out: &mut Vec<u8>, value: &[u8]) {
 }
 
 /// Appends a JSON string with its quotes.
+#[inline]
 pub fn write_string(out: &mut Vec<u8>, text: &str) {
+    match is_plain(text.as_bytes()) {
+        true => append_all(out, [b"\"", text.as_bytes(), b"\""]),
+        false => write_escaped(out, text),
+    }
+}
+
+#[inline(never)]
+fn write_escaped(out: &mut Vec<u8>, text: &str) {
     serde_json::to_writer(out, text).expect("a string can always be written to memory");
+}
+
+/// Whether a string of these bytes has nothing to be escaped: printable ASCII without quotes and backslashes. Most strings are so,
+/// and 16 bytes are looked at together.
+#[inline]
+fn is_plain(bytes: &[u8]) -> bool {
+    // Those from 0x80 on are negative.
+    let stays = |byte: u8| (byte as i8 >= 0x20) & (byte != b'"') & (byte != b'\\');
+    let (blocks, rest) = bytes.as_chunks::<16>();
+    blocks.iter().all(|block| block.iter().fold(true, |all, byte| all & stays(*byte)))
+        && rest.iter().fold(true, |all, byte| all & stays(*byte))
 }
 
 /// Appends `"headers":{…},"body":…`, to which a caller may add members of its own before the closing brace.
@@ -67,6 +93,23 @@ mod tests {
         assert_eq!(value(b"\xff"), r#"{"base64":"/w=="}"#);
         assert_eq!(value(b"\xff\xfe"), r#"{"base64":"//4="}"#);
         assert_eq!(value(b"\xff\xfe\x00\x10"), r#"{"base64":"//4AEA=="}"#);
+    }
+
+    #[test]
+    fn what_needs_escaping_is_found_wherever_it_stands() {
+        for length in 0..70 {
+            let plain = "x".repeat(length);
+            assert_eq!(value(plain.as_bytes()), format!("\"{plain}\""));
+            for (letter, written) in [("\"", "\\\""), ("\\", "\\\\"), ("\n", "\\n"), ("\u{1f}", "\\u001f"), ("é", "é")]
+            {
+                for place in 0..length {
+                    let (text, expected) = (plain.clone(), plain.clone());
+                    let text = [&text[..place], letter, &text[place..]].concat();
+                    let expected = [&expected[..place], written, &expected[place..]].concat();
+                    assert_eq!(value(text.as_bytes()), format!("\"{expected}\""));
+                }
+            }
+        }
     }
 
     #[test]

@@ -174,6 +174,78 @@ fn commas_quotes_newlines_null_and_chinese_arrive_as_they_are() -> anyhow::Resul
 }
 
 #[test]
+fn every_type_of_column_arrives_as_the_server_shows_it() -> anyhow::Result<()> {
+    let Some(database) = MariaDb::shared() else { return Ok(()) };
+    let students = Students::empty(database, "every_type")?;
+    let (short, long) = (format!("\"{}\"", "v".repeat(251)), format!("\"{}\"", "ü".repeat(40_000)));
+    let columns: [(&str, &str, &str, &str); 28] = [
+        ("t", "TINYINT", "-128", "-128"),
+        ("ut", "TINYINT UNSIGNED", "255", "255"),
+        ("s", "SMALLINT", "-32768", "-32768"),
+        ("us", "SMALLINT UNSIGNED", "65535", "65535"),
+        ("m", "MEDIUMINT", "-8388608", "-8388608"),
+        ("um", "MEDIUMINT UNSIGNED", "16777215", "16777215"),
+        ("i", "INT", "-2147483648", "-2147483648"),
+        ("ui", "INT UNSIGNED", "4294967295", "4294967295"),
+        ("b", "BIGINT", "-9223372036854775808", "-9223372036854775808"),
+        ("ub", "BIGINT UNSIGNED", "18446744073709551615", "18446744073709551615"),
+        ("d", "DECIMAL(30,2)", "-0.05", "-0.05"),
+        ("z", "DECIMAL(5,2) ZEROFILL", "1.5", r#""001.50""#),
+        ("f", "FLOAT", "0.5", "0.5"),
+        ("g", "DOUBLE", "-1e300", "-1e300"),
+        ("y", "YEAR", "2026", "2026"),
+        ("x", "BIT(10)", "b'1000000001'", "513"),
+        ("dt", "DATE", "'2024-02-29'", r#""2024-02-29""#),
+        ("ts", "TIMESTAMP", "'2024-02-29 00:00:00'", r#""2024-02-29 00:00:00""#),
+        ("at", "DATETIME(3)", "'2024-02-29 01:02:03.004'", r#""2024-02-29 01:02:03.004""#),
+        ("tm", "TIME(6)", "'-838:59:58.000001'", r#""-838:59:58.000001""#),
+        ("e", "ENUM('one', 'two')", "'two'", r#""two""#),
+        ("l", "SET('one', 'two')", "'one,two'", r#""one,two""#),
+        ("j", "JSON", r#"'{"a": 1}'"#, r#""{\"a\": 1}""#),
+        ("v", "VARCHAR(300)", "REPEAT('v', 251)", &short),
+        ("c", "LONGTEXT", "REPEAT('ü', 40000)", &long),
+        ("r", "VARBINARY(9)", "'abc'", r#"{"base64":"YWJj"}"#),
+        ("p", "POINT", "NULL", "null"),
+        ("q", "BLOB", "''", r#"{"base64":""}"#),
+    ];
+    // Each column once more without a value.
+    let all = columns.map(|(name, kind, ..)| format!("ADD {name} {kind} NULL, ADD {name}_null {kind} NULL")).join(", ");
+    let values = columns.map(|(name, _, value, _)| format!("{name} = {value}")).join(", ");
+    database.sql(&format!(
+        "USE every_type; SET time_zone = '+00:00'; ALTER TABLE student {all}; INSERT INTO student SET id = 1, {values}"
+    ))?;
+    let expected = columns.map(|(name, _, _, json)| format!(r#""{name}":{json},"{name}_null":null"#)).join(",");
+    let lines = students.pipeline(r#"table = "student", follow = false"#).run().expect_done(LIMIT);
+    assert_eq!(lines, [format!(r#"{{"id":1,"name":null,{expected}}}"#)]);
+    Ok(())
+}
+
+/// Each page but the last is asked for while the one before goes out.
+#[test]
+fn equal_cursors_come_once_wherever_pages_and_batches_end() -> anyhow::Result<()> {
+    let Some(database) = MariaDb::shared() else { return Ok(()) };
+    let students = Students::empty(database, "groups")?;
+    // Groups of all sizes, in pages of 7 and batches of 3.
+    database.sql(
+        "USE groups; ALTER TABLE student ADD team INT NOT NULL, ADD title VARCHAR(9) NOT NULL, ADD INDEX (team), ADD INDEX (title); \
+         INSERT INTO student (name, team, title) SELECT CONCAT('n', seq), seq DIV (1 + seq MOD 9), \
+         LPAD(seq DIV (1 + seq MOD 9), 5, '0') FROM seq_1_to_500",
+    )?;
+    for column in ["team", "title"] {
+        let source = students.source(
+            "students",
+            &format!(r#"table = "student", columns = ["id"], cursor_column = "{column}", format = "csv", follow = false, page_rows = 7"#),
+        );
+        let pipeline = PipelineFile::new("groups", &format!("{CONSOLE}{source}batch_events = 3\n"));
+        let mut ids: Vec<u32> =
+            pipeline.run().expect_done(LIMIT).iter().map(|id| id.parse()).collect::<Result<_, _>>()?;
+        ids.sort_unstable();
+        assert_eq!(ids, (1..=500).collect::<Vec<_>>(), "{column}");
+    }
+    Ok(())
+}
+
+#[test]
 fn a_database_that_is_down_at_start_or_in_the_middle_delays_and_loses_nothing() -> anyhow::Result<()> {
     let Some(mut database) = MariaDb::own() else { return Ok(()) };
     let pipeline = Students::with_four(&database, "down")?.pipeline(FOLLOWING);
