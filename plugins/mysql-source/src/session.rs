@@ -1,6 +1,7 @@
 //! One session on the server, and the pages that it brings.
 
 use std::future::Future;
+use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
@@ -37,12 +38,13 @@ pub struct Session {
 }
 
 /// Brings one page, over the connection in `session` or a new one. A connection that broke while it was not used (a server
-/// closes it after `wait_timeout`) is replaced without a word; any other trouble is the caller's.
+/// closes it after `wait_timeout`), or brings nothing more after a long pause of the stage, is replaced without a word; any other
+/// trouble is the caller's.
 ///
 /// Cancel: the connection is lost, nothing else.
 pub async fn fetch(settings: &Settings, session: &mut Option<Session>, request: &Request) -> Result<Page, Failure> {
     if let Some(mut open) = session.take() {
-        match within(settings, PAGE_MAX, open.page(settings, request)).await {
+        match within(PAGE_MAX, open.page(settings, request)).await {
             Ok(page) => {
                 *session = Some(open);
                 return Ok(page);
@@ -55,8 +57,8 @@ pub async fn fetch(settings: &Settings, session: &mut Option<Session>, request: 
 }
 
 async fn fresh(settings: &Settings, session: &mut Option<Session>, request: &Request) -> Result<Page, Trouble> {
-    let mut fresh = within(settings, CONNECT_MAX, Session::open(settings)).await?;
-    let page = within(settings, PAGE_MAX, fresh.page(settings, request)).await?;
+    let mut fresh = within(CONNECT_MAX, Session::open(settings)).await?;
+    let page = within(PAGE_MAX, fresh.page(settings, request)).await?;
     *session = Some(fresh);
     Ok(page)
 }
@@ -68,14 +70,10 @@ fn told(settings: &Settings, trouble: Trouble) -> Failure {
     }
 }
 
-async fn within<T>(
-    settings: &Settings,
-    limit: Duration,
-    step: impl Future<Output = Result<T, Trouble>>,
-) -> Result<T, Trouble> {
+async fn within<T>(limit: Duration, step: impl Future<Output = Result<T, Trouble>>) -> Result<T, Trouble> {
     tokio::time::timeout(limit, step).await.unwrap_or_else(|_| {
-        let reason = format!("{}: no answer within {} s", settings.address(), limit.as_secs());
-        Err(Trouble::Failure(Failure::retry(reason)))
+        let reason = format!("no answer within {} s", limit.as_secs());
+        Err(Trouble::Database(io::Error::new(io::ErrorKind::TimedOut, reason).into()))
     })
 }
 
