@@ -240,6 +240,8 @@ struct Report {
     pause_ms: f64,
     plugin_time_ms: f64,
     gap_ms: Option<f64>,
+    usual_gap_ms: Option<f64>,
+    usual_gap_p99_ms: Option<f64>,
     watch: &'static str,
 }
 
@@ -267,6 +269,8 @@ impl Report {
             pause_ms: milliseconds(report.pause),
             plugin_time_ms: milliseconds(report.plugin_time),
             gap_ms: report.gap.map(milliseconds),
+            usual_gap_ms: report.usual_gap.map(|gap| milliseconds(gap.half)),
+            usual_gap_p99_ms: report.usual_gap.map(|gap| milliseconds(gap.most)),
             watch: match report.watch {
                 WatchEnd::Running => "running",
                 WatchEnd::Passed => "passed",

@@ -159,6 +159,7 @@ async fn prepare_and_switch(
         pause,
         plugin_time,
         gap: None,
+        usual_gap: None,
         watch: WatchEnd::Running,
     };
     Ok((trial, report))
@@ -288,7 +289,7 @@ async fn watched(
     let uses = stage.uses();
     loop {
         let state = states.borrow_and_update().clone();
-        report.gap = state.gap;
+        (report.gap, report.usual_gap) = (state.gap, state.usual_gap);
         if state.first_batches >= uses {
             stage.had_first_batch(report.generation, report.gap);
             if wait_for == WaitFor::FirstBatch {

@@ -2,6 +2,7 @@
 
 mod behind;
 mod conduct;
+mod gaps;
 mod generation;
 mod point;
 mod prepare;
@@ -17,6 +18,7 @@ use crate::control::{PluginFacts, UnknownStage};
 use crate::plugin::{Plugin, PluginOrigin};
 
 pub(crate) use conduct::{Conduct, try_out};
+pub use gaps::UsualGap;
 pub use generation::{Generation, Life};
 pub use point::{Bell, Order, Switch, SwitchPoint, Switched, TryOut};
 pub use prepare::{close_in_time, open};
@@ -115,8 +117,10 @@ pub struct SwapReport {
     /// How much of that a source's or sink's own drain, close and open took.
     pub plugin_time: Duration,
     /// From the end of the last batch of the old generation to the beginning of the first of the new; nothing while that has not
-    /// come. In an idle pipeline this is mostly waiting for events.
+    /// come. Of this only `pause` is the swap's own: the rest are waits for room and for events, as there are without swaps.
     pub gap: Option<Duration>,
+    /// Such gaps in the generation before; known when `gap` is.
+    pub usual_gap: Option<UsualGap>,
     pub watch: WatchEnd,
 }
 

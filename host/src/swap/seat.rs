@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::gaps::{Gaps, UsualGap};
 use super::point::{Attached, Bell, Order};
 use super::watch::{Tally, Trial, Verdict};
 use crate::plugin::{CallError, PluginKind};
@@ -18,8 +19,12 @@ pub struct Seat {
     /// One of several that have a piece of each batch: the first one speaks for all.
     is_further: bool,
     tally: Tally,
-    /// When the last call ended.
+    /// When this generation's last call began.
+    began: Option<Instant>,
+    /// When the last call ended, whoever's it was.
     ended: Option<Instant>,
+    /// Between the calls of this generation.
+    gaps: Gaps,
     trial: Option<OnTrial>,
     /// The generation to go back to before the next batch: this one is too slow.
     back: Option<Arc<Stage>>,
@@ -31,6 +36,7 @@ struct OnTrial {
     before: Arc<Stage>,
     was: Tally,
     slow_from: Option<Duration>,
+    usual_gap: Option<UsualGap>,
     had_first_batch: bool,
 }
 
@@ -69,10 +75,14 @@ impl Seat {
     /// Notes that a call begins; for a new generation's first batch, how long events have waited for it.
     pub fn begins(&mut self) -> Instant {
         let now = Instant::now();
+        let gap = self.ended.map(|ended| now - ended);
+        if let (Some(gap), Some(began)) = (gap, self.began.replace(now)) {
+            self.gaps.add(gap, now - began);
+        }
         if let Some(on) = self.trial.as_mut().filter(|on| !on.had_first_batch) {
             on.had_first_batch = true;
             if !self.is_further {
-                on.trial.had_first_batch(self.ended.map(|ended| now - ended));
+                on.trial.had_first_batch(gap, on.usual_gap);
             }
         }
         now
@@ -128,8 +138,9 @@ impl Seat {
     /// Another generation has taken over here.
     pub fn switched(&mut self, before: Arc<Stage>, trial: Option<Arc<Trial>>) {
         let was = std::mem::take(&mut self.tally);
-        let slow_from = was.slow_from();
-        self.trial = trial.map(|trial| OnTrial { trial, before, was, slow_from, had_first_batch: false });
+        let (slow_from, usual_gap) = (was.slow_from(), std::mem::take(&mut self.gaps).usual());
+        self.began = None;
+        self.trial = trial.map(|trial| OnTrial { trial, before, was, slow_from, usual_gap, had_first_batch: false });
     }
 
     fn judge(&mut self) -> Option<Arc<Stage>> {

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::behind::{Behind, LOOK};
+use super::gaps::UsualGap;
 use crate::plugin::{CallError, Failure};
 
 /// Calls after which the time they take is compared: fewer, and one stall of the machine decides.
@@ -143,6 +144,8 @@ pub struct TrialState {
     pub first_batches: usize,
     /// The longest time between a use's last batch of the old generation and its first of the new.
     pub gap: Option<Duration>,
+    /// The same of the generation before, between any two batches.
+    pub usual_gap: Option<UsualGap>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -207,10 +210,11 @@ impl Trial {
         }
     }
 
-    pub fn had_first_batch(&self, gap: Option<Duration>) {
+    pub fn had_first_batch(&self, gap: Option<Duration>, usual: Option<UsualGap>) {
         self.state.send_modify(|state| {
             state.first_batches += 1;
             state.gap = state.gap.max(gap);
+            state.usual_gap = state.usual_gap.max(usual);
         });
     }
 }

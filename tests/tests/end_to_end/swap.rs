@@ -11,6 +11,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use wasmflow_tests::admin::Managed;
 use wasmflow_tests::agent::PipelineFile;
 use wasmflow_tests::component::{component, stamp_version};
+use wasmflow_tests::process::wait_until;
 use wasmflow_tests::soak;
 use wasmflow_tests::stamped::{all_numbers_to_files, check_all, lines, two_versions};
 
@@ -42,8 +43,14 @@ fn two_hundred_swaps_by_command_leave_each_event_once_in_order_and_each_batch_to
         (&(swaps + 1).into(), Some(20)),
         "{status}"
     );
+    let out = || agent.json(&["status", "files"])["counters"]["out_events"].as_u64();
+    let ten_batches_more = out().map(|events| events + 1000);
+    let came = wait_until(Duration::from_secs(60), || out() >= ten_batches_more);
+    assert!(came, "{}", agent.json(&["status", "files"]));
     let back = agent.json(&["rollback", "swap-command/stamp"]);
     assert_eq!((&back["generation"], &back["watch"]), (&(swaps + 2).into(), &"passed".into()), "{back}");
+    let usual = [&back["usual_gap_ms"], &back["usual_gap_p99_ms"]].map(serde_json::Value::as_f64);
+    assert!(usual[0].is_some() && usual[0] <= usual[1], "the gaps between ten batches and more: {back}");
     assert_eq!(agent.into_agent().stop().code, Some(0));
     assert_eq!(check_all(&lines(&pipeline)).len(), swaps + 2);
 }

@@ -168,6 +168,12 @@ const TARGETS: &[Target] = &[
         Value,
         AtMost(5.0),
     ),
+    target(
+        "the same, Kafka to Kafka exactly once, what the swap adds",
+        ["swap", "swap of an interceptor, Kafka to Kafka exactly-once, the switch alone, p99"],
+        Value,
+        AtMost(5.0),
+    ),
     target("4 x ahead of MirrorMaker 2 (3.5), copying only", PLAIN_COPY, CpuRatio, AtMost(3.5 / RAW_CPU / 4.0)),
     target("4 x ahead of MirrorMaker 2 with InsertHeader (4.7)", COPY, CpuRatio, AtMost(4.7 / RAW_CPU / 4.0)),
     target("4 x ahead of Redpanda Connect, tuned, with a mapping (5.2)", COPY, CpuRatio, AtMost(5.2 / RAW_CPU / 4.0)),
