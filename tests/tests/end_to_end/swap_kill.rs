@@ -176,22 +176,31 @@ fn killed_while_one_swap_follows_the_other_an_exactly_once_pipeline_has_each_num
     topics.create("swap-kill-random", 1)?;
     let pipeline = exactly_once(broker, "swap-kill-random");
     let versions = two_versions(pipeline.folder().path());
-    let mut random = StdRng::seed_from_u64(soak::seed());
     let mut digests = Vec::new();
+    killed_at_any_time(&pipeline, &mut digests, |swap| match swap % 3 {
+        0 => ("stamp", versions[swap / 3 % 2].clone()),
+        1 => ("numbers", path("corner-source")),
+        _ => ("topic", "kafka".into()),
+    });
+    each_number_once(&pipeline, &topics, "swap-kill-random", &mut digests)
+}
+
+/// Kills agents of the pipeline while one swap follows the other: which stage, and to what.
+fn killed_at_any_time(
+    pipeline: &PipelineFile,
+    digests: &mut Vec<Value>,
+    swaps: impl Fn(usize) -> (&'static str, String) + Sync,
+) {
+    let mut random = StdRng::seed_from_u64(soak::seed());
     for _ in 0..soak::times(6, 100) {
-        let asked = Asked::run(&pipeline, &[]);
-        assert_as_in_the_file(&asked, &mut digests);
+        let asked = Asked::run(pipeline, &[]);
+        assert_as_in_the_file(&asked, digests);
         asked.until_out("topic", 20);
         let (port, stop) = (asked.port, AtomicBool::new(false));
         std::thread::scope(|scope| {
             let _at_end = RaisedAtEnd(&stop);
             scope.spawn(|| {
-                for (swap, stage) in ["stamp", "numbers", "topic"].into_iter().cycle().enumerate() {
-                    let plugin = match stage {
-                        "stamp" => &versions[swap / 3 % 2],
-                        "numbers" => &path("corner-source"),
-                        _ => "kafka",
-                    };
+                for (stage, plugin) in (0..).map(&swaps) {
                     // Nobody answers when the agent has been killed.
                     let order = json!({ "plugin": plugin, "wait_for": "switch" });
                     if stop.load(Ordering::Relaxed) || ask_for_swap(port, stage, &order).is_none() {
@@ -203,17 +212,67 @@ fn killed_while_one_swap_follows_the_other_an_exactly_once_pipeline_has_each_num
             asked.agent.kill();
         });
     }
-    each_number_once(&pipeline, &topics, "swap-kill-random", &mut digests)
+}
+
+#[test]
+fn killed_inside_the_drain_of_a_switch_an_exactly_once_pipeline_has_each_number_once() -> anyhow::Result<()> {
+    const NAME: &str = "swap-kill-drain";
+    let Some(broker) = KafkaBroker::shared() else { return Ok(()) };
+    let topics = Topics::at(broker.address());
+    topics.create(NAME, 1)?;
+    // Nothing is kept back, so only a switch asks for a drain; it lasts until the kill.
+    let pipeline = exactly_once(broker, NAME);
+    write_exactly_once(&pipeline, broker, NAME, "config = { fault = \"drain\" }", "");
+    let versions = two_versions(pipeline.folder().path());
+    let mut digests = Vec::new();
+    for plugin in &versions {
+        let order = json!({ "plugin": plugin });
+        killed_at(&pipeline, "topic", Step { stage: "stamp", order, seen: Seen::Held }, &mut digests);
+    }
+    // The last run is stopped in order, which asks for a drain as well.
+    write_exactly_once(&pipeline, broker, NAME, "", "");
+    each_number_once(&pipeline, &topics, NAME, &mut digests)
+}
+
+#[test]
+fn killed_while_drains_let_go_of_what_was_kept_an_exactly_once_pipeline_has_each_number_once() -> anyhow::Result<()> {
+    const NAME: &str = "swap-kill-kept";
+    let Some(broker) = KafkaBroker::shared() else { return Ok(()) };
+    let topics = Topics::at(broker.address());
+    topics.create(NAME, 1)?;
+    // On both roads: about half of the time is a drain of a switch, and most of the rest one of a batch or a transaction.
+    let kept = "config = { keep = 1, fault = \"drain\", drain_ms = 100 }";
+    let pipeline = exactly_once(broker, NAME);
+    write_exactly_once(&pipeline, broker, NAME, kept, kept);
+    let versions = two_versions(pipeline.folder().path());
+    let mut digests = Vec::new();
+    killed_at_any_time(&pipeline, &mut digests, |swap| {
+        (["stamp", "last"][swap % 2], versions[(swap / 2 + 1) % 2].clone())
+    });
+    each_number_once(&pipeline, &topics, NAME, &mut digests)
 }
 
 /// Numbers into the topic of the pipeline's name.
 fn exactly_once(broker: &KafkaBroker, name: &str) -> PipelineFile {
+    let pipeline = PipelineFile::new(name, "");
+    write_exactly_once(&pipeline, broker, name, "", "");
+    pipeline
+}
+
+/// As [`exactly_once`], with the source's interceptor `stamp` configured like this, and another one, `last`, before the sink, unless
+/// nothing is said of it.
+fn write_exactly_once(pipeline: &PipelineFile, broker: &KafkaBroker, name: &str, stamp: &str, last: &str) {
     let connection = format!("{}\n    \"transaction.timeout.ms\" = 10000", pipelines::connection(&broker.address()));
     // No partition is named: there is one.
-    let sink = pipelines::topic_sink(&connection, name).replace(", partition_header = \"kafka.partition\"", "");
-    let pipeline = PipelineFile::new(name, &numbers("", &sink));
+    let mut sink = pipelines::topic_sink(&connection, name).replace(", partition_header = \"kafka.partition\"", "");
+    if !last.is_empty() {
+        sink += &format!(
+            "    interceptors = [\"last\"]\n\n    [interceptors.last]\n    plugin = \"{}\"\n    {last}\n",
+            path("stamp-interceptor")
+        );
+    }
+    pipeline.rewrite(name, &numbers(stamp, &sink));
     pipeline.promise("delivery = \"exactly-once\"\n");
-    pipeline
 }
 
 /// Runs it once more, stops it in order, and looks at the topic.

@@ -23,6 +23,9 @@ pub struct Config {
     /// Keeps this many batches back until the next, or a drain.
     #[serde(default)]
     keep: usize,
+    /// How long a slow drain takes.
+    #[serde(default = "a_minute")]
+    drain_ms: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -38,12 +41,16 @@ enum Fault {
     Retry,
     /// Drops the last event, from that batch on.
     Drop,
-    /// Waits for a minute when it is to let go of everything.
+    /// Waits when it is to let go of everything.
     Drain,
 }
 
 fn one() -> u64 {
     1
+}
+
+fn a_minute() -> u64 {
+    60_000
 }
 
 /// The interceptor.
@@ -92,7 +99,7 @@ impl Interceptor for Stamp {
     fn flush(&mut self, batch: &mut Batch, drain: bool) -> Result<Option<u64>, Failure> {
         if drain {
             if self.config.fault == Some(Fault::Drain) {
-                std::thread::sleep(Duration::from_secs(60));
+                std::thread::sleep(Duration::from_millis(self.config.drain_ms));
             }
             let events: Vec<Event> = self.kept.drain(..).flat_map(|(_, events)| events).collect();
             batch.set_events(&events);
