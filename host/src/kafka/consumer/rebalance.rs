@@ -21,7 +21,9 @@ impl Shared {
             let _ = self.client.assign(&[]);
             return;
         };
-        let position = self.state().position.clone();
+        // In a pipeline with transactions the group's offsets are all that counts: a swap leaves the position of what was put last, which
+        // may have come to nothing since.
+        let position = if self.revocation.is_some() { Position::default() } else { self.state().position.clone() };
         let mut starts = Vec::new();
         let mut added = Vec::new();
         for group in &committed {
