@@ -114,14 +114,21 @@ impl Connection {
 
     /// A member of the group; an empty name means the pipeline's.
     pub(super) fn consumer(&self, stage: &str, group: &str) -> Result<Client, Failure> {
-        let group = self.group(group);
-        let member = format!("{}.{stage}", self.instance);
-        let mut extra = vec![("group.id", group)];
-        // The embedded group ends with the process; nobody comes back to it.
-        if self.embedded.is_none() {
-            extra.push(("group.instance.id", &member));
-        }
+        let (group, member) = (self.group(group), self.member(stage));
+        let member = member.as_ref().map(|member| ("group.instance.id", member.as_str()));
+        let extra: Vec<_> = [("group.id", group)].into_iter().chain(member).collect();
         self.client(stage, Role::Consumer, &extra)
+    }
+
+    /// What a stage is called in its groups, each time anew.
+    fn member(&self, stage: &str) -> Option<String> {
+        // The embedded group ends with the process; nobody comes back to it.
+        self.embedded.is_none().then(|| format!("{}.{stage}", self.instance))
+    }
+
+    /// What a stage is called in a group that gives it what it had before without a look at what it asks for now.
+    pub(super) fn kept_member(&self, stage: &str) -> Option<String> {
+        self.member(stage).filter(|_| options::has_classic_groups(&self.spec))
     }
 
     /// Makes the topics that a consumer names, where the broker makes topics on demand: else the consumer would find them

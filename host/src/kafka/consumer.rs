@@ -3,6 +3,7 @@
 //! The thread polls the client whether records are taken or not, so a full channel never makes the group think that we are
 //! gone; librdkafka's prefetch is bounded, so it then stops fetching by itself.
 
+mod place;
 mod rebalance;
 mod serve;
 
@@ -22,6 +23,7 @@ use super::verdict::{self, retry};
 use crate::metrics::KafkaCounters;
 use crate::plugin::Failure;
 use crate::position::{Part, Position};
+use place::StaticMember;
 
 /// Limit: one question to a broker while partitions are taken over or given back.
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
@@ -43,6 +45,8 @@ struct Shared {
     counters: Arc<KafkaCounters>,
     /// No member of the group: its partitions are fixed.
     alone: bool,
+    /// Nothing: a new member of the group each time.
+    member: Option<StaticMember>,
     client: Client,
     reach: Reach,
     state: Mutex<State>,
@@ -84,11 +88,15 @@ impl Consumer {
         client: Client,
         subscription: Subscription,
         group: String,
+        member: Option<String>,
         position: Position,
         revocation: Option<Arc<dyn Revocation>>,
         counters: &Arc<KafkaCounters>,
     ) -> Result<Self, Failure> {
         let (end, ended) = oneshot::channel();
+        let member = member.filter(|_| subscription.partitions.is_none());
+        let member =
+            member.map(|name| StaticMember { group: group.clone(), name, topics: subscription.topics.clone() });
         let shared = Arc::new(Shared {
             connection: subscription.connection.as_str().into(),
             start: subscription.start,
@@ -96,6 +104,7 @@ impl Consumer {
             revocation,
             counters: counters.clone(),
             alone: subscription.partitions.is_some(),
+            member,
             client,
             reach: Reach::default(),
             state: Mutex::new(State { position, ..State::default() }),

@@ -140,6 +140,11 @@ pub fn record_bytes(connection: &KafkaConnection) -> usize {
     value.unwrap_or(RECORD_BYTES)
 }
 
+/// Whether groups go by the older protocol: their members make the assignments.
+pub fn has_classic_groups(connection: &KafkaConnection) -> bool {
+    connection.options.get("group.protocol").is_none_or(|protocol| protocol != "consumer")
+}
+
 /// A client's options, all of them: `servers` where a broker is embedded, `extra` for what only this client has.
 ///
 /// # Errors
@@ -168,8 +173,7 @@ pub fn client_config(
             set(option, value)?;
         }
     }
-    if role == Role::Consumer && connection.options.get("group.protocol").is_none_or(|protocol| protocol != "consumer")
-    {
+    if role == Role::Consumer && has_classic_groups(connection) {
         for (option, value) in CLASSIC_GROUP {
             set(option, value)?;
         }

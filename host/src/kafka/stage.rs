@@ -137,9 +137,17 @@ impl StageKafka {
         let connection = self.connection(&subscription.connection)?;
         let client = connection.consumer(&self.stage, &subscription.group)?;
         let group = connection.group(&subscription.group).to_owned();
+        let member = connection.kept_member(&self.stage);
         let revocation = self.transactions.get().map(|transactions| transactions.revocation.clone());
-        let consumer =
-            Arc::new(Consumer::start(client, subscription, group, position, revocation, connection.counters())?);
+        let consumer = Arc::new(Consumer::start(
+            client,
+            subscription,
+            group,
+            member,
+            position,
+            revocation,
+            connection.counters(),
+        )?);
         *lock(&self.consumer) = Some(consumer.clone());
         Ok(consumer)
     }

@@ -19,6 +19,7 @@ mod guests;
 mod hostile;
 mod kills;
 mod many_stages;
+mod members;
 mod metrics;
 mod million;
 mod mysql;

@@ -64,8 +64,33 @@ impl Client {
     /// # Errors
     /// When no broker answers in time, or none may.
     pub fn topic_id(&self, topic: &str, wait: Duration) -> Result<Option<String>, ClientError> {
+        // SAFETY: the description lives for the call.
+        self.described(topic, wait, |topic| unsafe {
+            text(sys::rd_kafka_Uuid_base64str(sys::rd_kafka_TopicDescription_topic_id(topic)))
+        })
+    }
+
+    /// How many partitions a topic has. Nothing when there is no such topic. Blocks.
+    ///
+    /// # Errors
+    /// When no broker answers in time, or none may.
+    pub fn partition_count(&self, topic: &str, wait: Duration) -> Result<Option<i32>, ClientError> {
+        self.described(topic, wait, |topic| {
+            let mut count = 0;
+            // SAFETY: the description lives for the call.
+            unsafe { sys::rd_kafka_TopicDescription_partitions(topic, &mut count) };
+            i32::try_from(count).unwrap_or(i32::MAX)
+        })
+    }
+
+    fn described<T>(
+        &self,
+        topic: &str,
+        wait: Duration,
+        read: impl FnOnce(*const sys::rd_kafka_TopicDescription_t) -> T,
+    ) -> Result<Option<T>, ClientError> {
         let name = c_string(topic);
-        // SAFETY: as above.
+        // SAFETY: name and client live for the calls; topics and event are ours and destroyed once.
         unsafe {
             let mut names = [name.as_ptr()];
             let topics = sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), 1);
@@ -84,10 +109,7 @@ impl Client {
             let error = sys::rd_kafka_TopicDescription_error(one);
             let code = if error.is_null() { Code::OK } else { Code::from(sys::rd_kafka_error_code(error)) };
             match code {
-                Code::OK => {
-                    let id = sys::rd_kafka_TopicDescription_topic_id(one);
-                    Ok(Some(text(sys::rd_kafka_Uuid_base64str(id))))
-                }
+                Code::OK => Ok(Some(read(one))),
                 Code::UNKNOWN_TOPIC_OR_PARTITION | Code::UNKNOWN_TOPIC => Ok(None),
                 code => Err(ClientError::from_code(code)),
             }
@@ -112,6 +134,17 @@ impl Client {
         wait: Duration,
         ask: impl FnOnce(*const sys::rd_kafka_AdminOptions_t, *mut sys::rd_kafka_queue_t),
     ) -> Result<Answer, ClientError> {
+        // A little longer than librdkafka's own timeout, whose words are better.
+        self.ask(op, wait, ask).answer(wait + Duration::from_secs(2))
+    }
+
+    /// Asks; librdkafka waits for the answer for so long.
+    pub(super) fn ask(
+        &self,
+        op: Op,
+        wait: Duration,
+        ask: impl FnOnce(*const sys::rd_kafka_AdminOptions_t, *mut sys::rd_kafka_queue_t),
+    ) -> Question {
         let mut explanation: [c_char; 256] = [0; 256];
         // SAFETY: the client lives; options and queue are ours and destroyed once.
         unsafe {
@@ -124,10 +157,26 @@ impl Client {
             }
             let queue = sys::rd_kafka_queue_new(self.rk());
             ask(options, queue);
-            // A little longer than librdkafka's own timeout, whose words are better.
-            let event = sys::rd_kafka_queue_poll(queue, milliseconds(wait + Duration::from_secs(2)));
-            sys::rd_kafka_queue_destroy(queue);
             sys::rd_kafka_AdminOptions_destroy(options);
+            Question { queue, _client: self.clone() }
+        }
+    }
+}
+
+pub(super) use sys::rd_kafka_admin_op_t as Op;
+
+/// A question on its way, and the queue for its answer.
+pub(super) struct Question {
+    queue: *mut sys::rd_kafka_queue_t,
+    /// The queue must not outlive it.
+    _client: Client,
+}
+
+impl Question {
+    pub(super) fn answer(self, wait: Duration) -> Result<Answer, ClientError> {
+        // SAFETY: the queue is ours, and so is the event.
+        unsafe {
+            let event = sys::rd_kafka_queue_poll(self.queue, milliseconds(wait));
             let Some(event) = NonNull::new(event) else { return Err(ClientError::from_code(Code::TIMED_OUT)) };
             let answer = Answer(event);
             match Code::from(sys::rd_kafka_event_error(event.as_ptr())) {
@@ -141,10 +190,21 @@ impl Client {
     }
 }
 
-use sys::rd_kafka_admin_op_t as Op;
+impl Drop for Question {
+    fn drop(&mut self) {
+        // SAFETY: ours, and nobody else's; an answer that is still to come finds it closed.
+        unsafe { sys::rd_kafka_queue_destroy(self.queue) }
+    }
+}
 
 /// An event that is destroyed when it has been read.
-struct Answer(NonNull<sys::rd_kafka_event_t>);
+pub(super) struct Answer(NonNull<sys::rd_kafka_event_t>);
+
+impl Answer {
+    pub(super) fn as_ptr(&self) -> *mut sys::rd_kafka_event_t {
+        self.0.as_ptr()
+    }
+}
 
 impl Drop for Answer {
     fn drop(&mut self) {

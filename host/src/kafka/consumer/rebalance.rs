@@ -138,15 +138,18 @@ impl Shared {
             None if !self.client.assignment_lost() => self.commit_now(&offsets, Instant::now() + ANSWER_WAIT),
             None => {}
         }
-        {
+        let taken: Vec<_> = {
             let mut state = self.state();
             let State { assignment, rewinds, .. } = &mut *state;
+            // Of what was not taken over librdkafka knows nothing, and would refuse all of it.
+            let taken = partitions.iter().filter(|one| assignment.holds(one)).cloned().collect();
             assignment.remove(partitions);
             // A seek of one time with a partition must not move it in the next.
             rewinds.retain(|seek| assignment.holds(seek));
             state.lost |= self.client.assignment_lost();
-        }
-        if let Err(error) = self.client.unassign(partitions) {
+            taken
+        };
+        if let Err(error) = self.client.unassign(&taken) {
             tracing::warn!(connection = %self.connection, %error, "partitions not given back");
         }
     }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::super::client::{ClientError, Code, Event, TopicOffset, offset};
 use super::super::verdict;
+use super::place::Place;
 use super::{ANSWER_WAIT, Shared};
 
 /// How long the thread sleeps when there is nothing to do. Events and wake-ups end it at once.
@@ -20,17 +21,22 @@ impl Shared {
                 partitions.into_iter().map(|(topic, number)| TopicOffset::new(topic, number, offset::NONE)).collect();
             self.take_over(&partitions);
         }
+        let mut place = Place::begin(&self.client, self.member.as_ref());
         let mut last_commit = None;
         let mut reports = Vec::new();
         while self.state().closing.is_none() {
-            let wait = self.commit_if_due(&mut last_commit);
+            self.join_anew(&mut place);
+            let wait = self.commit_if_due(&mut last_commit).min(place.wait());
             self.make_rewinds();
             self.find_ends();
             self.reach.look(&self.client, self.brought.swap(false, Ordering::Relaxed));
             match self.client.poll(wait, &mut reports) {
                 Some(Event::Assign(partitions)) => {
                     self.counters.rebalances.add(1);
-                    self.take_over(&partitions);
+                    match place.fits(&self.client, self.member.as_ref(), &partitions) {
+                        true => self.take_over(&partitions),
+                        false => self.leave(&mut place),
+                    }
                 }
                 Some(Event::Revoke(partitions)) => {
                     self.counters.rebalances.add(1);
@@ -45,6 +51,27 @@ impl Shared {
             }
         }
         self.finish();
+    }
+
+    /// Takes nothing over of what the group has kept for this member.
+    fn leave(&self, place: &mut Place) {
+        // Every rebalance wants an answer.
+        if let Err(error) = self.client.assign(&[]) {
+            tracing::warn!(connection = %self.connection, %error, "partitions not refused");
+        }
+        tracing::info!(
+            connection = %self.connection, group = self.group,
+            "what the group has kept for this member is not what it would get now; joining anew"
+        );
+        place.leave(&self.client);
+    }
+
+    fn join_anew(&self, place: &mut Place) {
+        let Some(member) = self.member.as_ref().filter(|_| place.has_left(&self.client)) else { return };
+        if let Err(error) = self.client.subscribe(&member.topics) {
+            // It was taken before: the client is of no more use.
+            self.error(&error);
+        }
     }
 
     /// Commits in the background when the interval has passed; answers how long the thread may sleep.
