@@ -190,7 +190,8 @@ pub fn ask_for_swap(port: u16, stage: &str, order: &serde_json::Value) -> Option
 
 fn ask(port: u16, request: &str) -> Option<Answer> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(60))).ok()?;
+    // A swap that no runner takes up is refused after 60 s, and that is an answer too.
+    stream.set_read_timeout(Some(Duration::from_secs(90))).ok()?;
     stream.write_all(request.as_bytes()).ok()?;
     answer(&mut stream)
 }
