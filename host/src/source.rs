@@ -19,13 +19,13 @@ use crate::channel::{Channel, ChannelError, Receipt, Writer};
 use crate::config::pipeline::AckRule;
 use crate::dead_letter::DeadLetters;
 use crate::interceptor::Chain;
-use crate::plugin::{CallError, Failure, Polled, Progress, SourceInstance};
+use crate::plugin::{CallError, Failure, Polled, Progress, SourceInstance, TrapKind};
 use crate::position::{Part, Position};
 use crate::position_store::PositionStore;
 use crate::replay;
 use crate::resume::Resume;
 use crate::selector::Selector;
-use crate::stage::{Backoff, Stage, StageStop};
+use crate::stage::{Backoff, Stage, StageStop, TrapGuard};
 use crate::swap::{Bell, Seat};
 use crate::transaction::Participant;
 pub use handover::{Handover, Inheritance};
@@ -102,6 +102,7 @@ pub struct SourceRunner {
     tag: u64,
     gap: Gap,
     backoff: Backoff,
+    guard: TrapGuard,
     /// What the source brought although it was told that the channel is full.
     early: VecDeque<Polled>,
     /// Put since others had the thread.
@@ -136,6 +137,7 @@ impl SourceRunner {
             tag,
             gap: Gap::default(),
             backoff: Backoff::new(&parts.stage.retry),
+            guard: TrapGuard::default(),
             early: VecDeque::new(),
             ahead_bytes: 0,
             finished: false,
@@ -322,6 +324,7 @@ impl SourceRunner {
             Ok(progress) => {
                 self.seat.waited(brought(&progress));
                 self.backoff.reset();
+                self.guard.went_well();
                 return Ok(Some(progress));
             }
             Err(error) => error,
@@ -391,11 +394,14 @@ impl SourceRunner {
             }
             CallError::Failure(failure) => return Err(stage.stop(failure.to_string()).into()),
             CallError::Trap { kind, text } => {
-                stage.trapped(kind);
+                stage.counters.trapped(kind);
                 replay::keep_position(stage, &self.position, kind, &text);
                 warn!(source = %stage.name, call, %kind, text, "plugin trapped; it goes on with a fresh instance");
                 self.instance = None;
-                (text, None)
+                // What takes too long waits for the world outside, and may do so for ever.
+                let slower = kind != TrapKind::CallTimeout;
+                let after = if slower { Some(self.guard.trapped(stage, &text)?) } else { None };
+                (text, after)
             }
         };
         let stop = stage.stop(format!("{reason} (after {} attempts)", self.backoff.tried() + 1));

@@ -1,7 +1,8 @@
-//! Threads that nobody joins.
+//! Threads that nobody joins, and the time a thread has had.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
 /// Starts a thread that others rely on without watching it.
 ///
@@ -24,10 +25,30 @@ pub fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Resul
     })
 }
 
+/// How long the calling thread has computed since it began: what it waited, for whatever reason, is not in it.
+pub fn computing_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the call fills in the structure that it is given.
+    let answer = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    assert_eq!(answer, 0, "every system that this is built for has a clock for each thread");
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::process::ExitStatusExt as _;
     use std::process::{Command, Stdio};
+
+    #[test]
+    fn a_wait_is_no_computing_time() {
+        let before = super::computing_time();
+        std::thread::sleep(super::Duration::from_millis(300));
+        let slept = super::computing_time();
+        assert!(slept - before < super::Duration::from_millis(200), "{:?}", slept - before);
+        while super::computing_time() == slept {
+            std::hint::spin_loop();
+        }
+    }
 
     const CHILD: &str = "WASMFLOW_TEST_THREAD_PANICS";
 

@@ -55,10 +55,12 @@ pub const ACTS: &[Act] = &[
     act(21, "out-of-bounds", ALL, "out of bounds", TRAP),
     act(21, "exit", ALL, "exit code 0", TRAP),
     act(22, "loop", ALL, "computed longer than 200 ms", TIME),
+    act(22, "loop-with-naps", ALL, "computed longer than 200 ms", TIME),
     act(23, "sleep", ALL, "a call took longer than 1", TIME),
     act(25, "memory-fast", ALL, "more memory than its limit", MEMORY),
     act(25, "memory-slow", ALL, "its memory passed 80 % of its limit", RESTART),
     act(27, "empty-items", ALL, "5000000 events", CONTRACT),
+    act(27, "huge-list", ALL, "out of bounds", TRAP),
     act(28, "handles", ALL, "1024 handles", CONTRACT),
     act(29, "flood-events", LENT, "makes too large a batch", CONTRACT),
     act(29, "flood-bytes", LENT, "this call may make", CONTRACT),
@@ -129,7 +131,8 @@ pub fn pipeline(act: &Act, kind: &str) -> PipelineFile {
     pipeline
 }
 
-fn stages(kind: &str, guest: &str) -> String {
+/// The tables of a pipeline whose stage `guest` is of this kind, with these keys. A source before it brings sixty numbers and does not end.
+pub fn stages(kind: &str, guest: &str) -> String {
     let numbers = format!(
         "[sources.numbers]\nplugin = \"{}\"\nchannels = [\"events\"]\nconfig = {{ mode = \"endless\", total = 60 }}\n",
         component("corner-source").display()

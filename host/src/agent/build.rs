@@ -26,7 +26,7 @@ use crate::resume::{Resume, kept_in, resume};
 use crate::selector::Selector;
 use crate::sink::{SinkCrew, SinkParts};
 use crate::source::{Handover, Inheritance, SourceParts, SourceRunner};
-use crate::stage::{Pace, Stage, StageStop, Worker};
+use crate::stage::{Stage, StageStop, Worker};
 use crate::transaction::{Coordinator, Participant};
 use wasmflow_log::{LogSet, Note, Recovered};
 
@@ -282,11 +282,11 @@ impl Workshop {
         let (mut kafka, mut parts, mut stages) = (legacy.kafka, Vec::new(), Vec::new());
         for (reader, number) in reader.shared_by(spec.workers).into_iter().zip(0..) {
             let dead_letters = self.dead_letters(plan, Some(&spec.channel));
-            let worker = Worker { number, of: spec.workers, is_first: number == 0 };
+            let worker = Worker { number, is_first: number == 0 };
             // Each has clients of its own: what one gives to Kafka is no other's to send.
             let stage = self.stage_of(plan, PluginKind::Sink, name, kafka.take());
-            let (pace, sets_aside) = (Pace::shared_by(worker.of), dead_letters.are_kept());
-            let stage = self.control.enter(Stage { worker, pace, sets_aside, ..stage });
+            let sets_aside = dead_letters.are_kept();
+            let stage = self.control.enter(Stage { worker, sets_aside, ..stage });
             let interceptors = self.interceptors(plan, &spec.interceptors, &dead_letters, worker);
             parts.push(SinkParts {
                 stage: stage.clone(),
@@ -320,13 +320,12 @@ impl Workshop {
     ) -> Vec<Arc<Stage>> {
         let workers = |name: &StageName| plan.pipeline.interceptors[name].workers;
         let each = names.iter().flat_map(|name| {
-            let of = workers(name);
-            (0..of).map(move |number| (name, Worker { number, of, is_first: runner.is_first && number == 0 }))
+            let worker = move |number| Worker { number, is_first: runner.is_first && number == 0 };
+            (0..workers(name)).map(move |number| (name, worker(number)))
         });
         let stage = |(name, worker): (&StageName, Worker)| {
             let stage = self.stage_of(plan, PluginKind::Interceptor, name, None);
-            let (pace, sets_aside) = (Pace::shared_by(worker.of), letters.are_kept());
-            self.control.enter(Stage { worker, pace, sets_aside, ..stage })
+            self.control.enter(Stage { worker, sets_aside: letters.are_kept(), ..stage })
         };
         each.map(stage).collect()
     }
@@ -368,6 +367,7 @@ impl Workshop {
             counters: counters.clone(),
             kafka,
             log: Arc::default(),
+            pace: Arc::default(),
             bundles: self.bundles.clone(),
         };
         Stage {
@@ -378,7 +378,6 @@ impl Workshop {
             config: config.clone(),
             retry,
             counters,
-            pace: Pace::shared_by(1),
             sets_aside: false,
             worker: Worker::ALONE,
             point: Arc::default(),

@@ -16,13 +16,14 @@ use wasmtime::component::{Instance as WasmInstance, InstancePre};
 
 use super::bindings::wasmflow::plugin::errors;
 use super::limits::Cpu;
-use super::{CallError, Failure, StageContext, TrapKind, trap};
+use super::{CallError, Failure, Pace, StageContext, TrapKind, trap};
 use crate::capability::clock::Clock;
 use crate::capability::events::OutputBound;
 use crate::capability::wasi::Output;
 use crate::capability::{Export, Printing, State};
 use crate::config::Limits;
 use crate::metrics::{Running, StageCounters};
+use crate::thread;
 
 /// What a guest may copy into the host in one host call, in terms of what a call may bring.
 const COPIES: usize = 4;
@@ -36,7 +37,15 @@ pub struct Instance<G> {
     clock: Clock,
     limits: Limits,
     counters: Arc<StageCounters>,
+    pace: Arc<Pace>,
+    /// Computing time of making and opening it, until a call after that has gone well.
+    unearned: Duration,
+    /// Calls that went well, up to [`EARNED`].
+    went_well: u8,
 }
+
+/// `open`, and one call at work: what an instance costs is no loss any more when it has done something.
+const EARNED: u8 = 2;
 
 /// An instance that can be called.
 pub struct Live<G> {
@@ -89,19 +98,23 @@ impl<G> Instance<G> {
         // What the initialization hands to the host is bounded as any call's.
         store.set_hostcall_fuel(OutputBound::for_input(0, 0).bytes.saturating_mul(COPIES));
         store.limiter(|state| &mut state.memory);
-        let cpu = Cpu::watch(&mut store, stage.limits.cpu);
+        let cpu = Cpu::watch(&mut store, stage.limits.cpu, stage.pace.clone());
         let running = stage.counters.call();
         let made = within(&cpu, stage.limits.call, pre.instantiate_async(&mut store)).await;
         let guest = made.and_then(|instance| load(&mut store, &instance));
         match guest {
             Ok(guest) => {
                 let clock = store.data().clock.clone();
+                let unearned = cpu.spent();
                 let live = Some(Live { store, guest, cpu, running: None });
-                let counters = stage.counters.clone();
-                Ok(Self { live, end: None, born: Instant::now(), clock, limits: stage.limits, counters })
+                let (counters, pace, limits) = (stage.counters.clone(), stage.pace.clone(), stage.limits);
+                let born = Instant::now();
+                Ok(Self { live, end: None, born, clock, limits, counters, pace, unearned, went_well: 0 })
             }
             Err(error) => {
-                let end = trapped(&error, &mut store);
+                let spent = cpu.spent();
+                let (end, giving_back) = trapped(&error, store);
+                stage.pace.lost(spent + giving_back, stage.limits.cpu);
                 running.end(Some(&end), 0);
                 Err(end)
             }
@@ -137,13 +150,18 @@ impl<G> Instance<G> {
         let running = live.running.take();
         let answer = match answer {
             Ok(answer) => {
+                if self.went_well < EARNED {
+                    self.earned(live.cpu.spent());
+                }
                 live.store.data().granted.call_ended();
                 let answer = answer.map_err(|failure| CallError::Failure(told(failure, live.store.data())));
                 self.live = Some(live);
                 answer
             }
             Err(error) => {
-                let end = trapped(&error, &mut live.store);
+                let spent = live.cpu.spent() + self.unearned;
+                let (end, giving_back) = trapped(&error, live.store);
+                self.pace.lost(spent + giving_back, self.limits.cpu);
                 self.end = Some(end.clone());
                 Err(end)
             }
@@ -152,6 +170,12 @@ impl<G> Instance<G> {
             running.end(answer.as_ref().err(), self.memory_bytes());
         }
         answer
+    }
+
+    /// One of the first calls went well.
+    fn earned(&mut self, spent: Duration) {
+        self.went_well += 1;
+        self.unearned = if self.went_well < EARNED { self.unearned + spent } else { Duration::ZERO };
     }
 
     /// Bytes of linear memory.
@@ -239,9 +263,12 @@ pub fn printed<T: Send>(store: &Store<State>, answer: Answer<T>) -> impl Future<
     }
 }
 
-fn trapped(error: &wasmtime::Error, store: &mut Store<State>) -> CallError {
+/// Reads how a call ended, and gives back what the instance had. Answers how long that took: megabytes of memory take a while.
+fn trapped(error: &wasmtime::Error, mut store: Store<State>) -> (CallError, Duration) {
+    let before = thread::computing_time();
     let (kind, text) = trap::read(error, store.data_mut());
-    CallError::Trap { kind, text }
+    drop(store);
+    (CallError::Trap { kind, text }, thread::computing_time().saturating_sub(before))
 }
 
 /// The guest's failure, with the grant that was missing, if one was.

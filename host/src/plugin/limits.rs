@@ -3,13 +3,14 @@
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use wasmtime::{ResourceLimiter, Store, UpdateDeadline};
 
-use super::{Broken, TrapKind};
+use super::{Broken, Pace, TrapKind};
 use crate::capability::{State, Waited};
+use crate::thread;
 
 /// How often the epoch moves: the grain of the CPU limit, and how long a looping guest holds a worker thread.
 pub const TICK: Duration = Duration::from_millis(10);
@@ -88,29 +89,38 @@ impl ResourceLimiter for Memory {
 
 /// The computing time of the call that runs.
 ///
-/// Counted in ticks of the epoch that found guest code running. A tick that passed while the guest waited is found too,
-/// when it goes on; it is told apart by how short a while ago that was.
+/// A call is looked at from the first tick of the epoch that finds it running, and from then on by its thread's clock: neither what it
+/// waits for nor a machine that has no processor for it counts. Most calls are over before that and cost no look at that clock, which
+/// is the system's and takes longer than their beginning.
 #[derive(Debug)]
 pub struct Cpu {
-    limit_ticks: u32,
-    spent_ticks: AtomicU32,
-    /// Nanoseconds from `origin` to when the runtime last turned to the guest.
+    limit: Duration,
+    /// In nanoseconds, without the turn under way.
+    spent: AtomicU64,
+    /// What the thread's clock showed when the runtime last turned to the guest, in nanoseconds; 0: no tick has found this call.
+    turn: AtomicU64,
+    /// Nanoseconds from `origin` to when that was.
     resumed: AtomicU64,
     origin: Instant,
     /// Waiting for whoever reads what a sink prints.
     waited: Waited,
+    pace: Arc<Pace>,
+    /// How long calls were held up by the pace, in nanoseconds.
+    held_up: AtomicU64,
 }
 
 impl Cpu {
     /// Watches over all calls into this store.
-    pub fn watch(store: &mut Store<State>, limit: Duration) -> Arc<Self> {
-        let limit_ticks = limit.as_millis().div_ceil(TICK.as_millis()).clamp(1, u32::MAX.into()) as u32;
+    pub fn watch(store: &mut Store<State>, limit: Duration, pace: Arc<Pace>) -> Arc<Self> {
         let cpu = Arc::new(Self {
-            limit_ticks,
-            spent_ticks: AtomicU32::new(0),
+            limit,
+            spent: AtomicU64::new(0),
+            turn: AtomicU64::new(0),
             resumed: AtomicU64::new(0),
             origin: Instant::now(),
             waited: store.data().output.waited(),
+            pace,
+            held_up: AtomicU64::new(0),
         });
         let watch = cpu.clone();
         store.epoch_deadline_callback(move |_| watch.tick());
@@ -120,36 +130,60 @@ impl Cpu {
 
     /// Runs one call, counting from zero, and notes each time the runtime turns to it.
     pub async fn meter<F: Future>(&self, call: F) -> F::Output {
-        self.spent_ticks.store(0, Ordering::Relaxed);
+        self.spent.store(0, Ordering::Relaxed);
+        self.turn.store(0, Ordering::Relaxed);
         let mut call = pin!(call);
         poll_fn(|context| {
             self.resumed.store(self.now(), Ordering::Relaxed);
-            call.as_mut().poll(context)
+            if self.turn.load(Ordering::Relaxed) != 0 {
+                self.turn.store(thread_clock(), Ordering::Relaxed);
+            }
+            let polled = call.as_mut().poll(context);
+            // A tick may have come upon it meanwhile.
+            match self.turn.load(Ordering::Relaxed) {
+                0 => {}
+                turn => _ = self.spent.fetch_add(thread_clock().saturating_sub(turn), Ordering::Relaxed),
+            }
+            polled
         })
         .await
     }
 
     /// How long calls have waited for the host so far.
     pub fn waited(&self) -> Duration {
-        self.waited.total()
+        self.waited.total() + Duration::from_nanos(self.held_up.load(Ordering::Relaxed))
     }
 
-    /// Computing time of the last call, in whole ticks.
+    /// Computing time of the call that has just ended; of one that no tick has found the time since it last went on.
     pub fn spent(&self) -> Duration {
-        TICK * self.spent_ticks.load(Ordering::Relaxed)
+        Duration::from_nanos(match self.turn.load(Ordering::Relaxed) {
+            0 => self.now().saturating_sub(self.resumed.load(Ordering::Relaxed)),
+            _ => self.spent.load(Ordering::Relaxed),
+        })
     }
 
-    /// A tick found guest code running: count it, and let others have the thread.
+    /// A tick found guest code running: look at what it has had, and let others have the thread.
     fn tick(&self) -> wasmtime::Result<UpdateDeadline> {
         let ran = self.now().saturating_sub(self.resumed.load(Ordering::Relaxed));
+        let clock = thread_clock();
+        if self.turn.load(Ordering::Relaxed) == 0 {
+            // When its turn began by the thread's clock is not known: no earlier than the tick before, or that would have found it.
+            let known = ran.min(TICK.as_nanos() as u64);
+            self.turn.store(clock.saturating_sub(known).max(1), Ordering::Relaxed);
+        }
+        let turn = clock.saturating_sub(self.turn.load(Ordering::Relaxed));
+        // Limit: passed by up to a tick, never cut short.
+        if self.spent.load(Ordering::Relaxed) + turn > self.limit.as_nanos() as u64 {
+            let text = format!("computed longer than {} ms in one call", self.limit.as_millis());
+            return Err(Broken { kind: TrapKind::Cpu, text }.into());
+        }
+        // The tick passed while it waited, and it has only just gone on.
         if ran < (TICK / 2).as_nanos() as u64 {
             return Ok(UpdateDeadline::Continue(1));
         }
-        let spent = self.spent_ticks.fetch_add(1, Ordering::Relaxed) + 1;
-        // The first tick counts as a whole one and may be half: the limit is passed by up to a tick, never cut short.
-        if spent > self.limit_ticks {
-            let text = format!("computed longer than {} ms in one call", (TICK * self.limit_ticks).as_millis());
-            return Err(Broken { kind: TrapKind::Cpu, text }.into());
+        if let Some(rest) = self.pace.rest_within(Duration::from_nanos(turn)) {
+            self.held_up.fetch_add(rest.as_nanos() as u64, Ordering::Relaxed);
+            return Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::time::sleep(rest))));
         }
         // Tokio's own yield lets it look for input and timers before this guest goes on. A task that merely wakes itself does not: of those
         // it runs 61 before it looks, and with a tick each, everybody else waited for seconds.
@@ -159,6 +193,10 @@ impl Cpu {
     fn now(&self) -> u64 {
         self.origin.elapsed().as_nanos() as u64
     }
+}
+
+fn thread_clock() -> u64 {
+    thread::computing_time().as_nanos() as u64
 }
 
 #[cfg(test)]

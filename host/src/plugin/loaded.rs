@@ -173,6 +173,7 @@ async fn asked(world: &World, origin: &PluginOrigin) -> Result<Asked, CallError>
         counters: Arc::default(),
         kafka: None,
         log: Arc::default(),
+        pace: Arc::default(),
         bundles: None,
     };
     let load = |store: &mut _, instance: &_| world.descriptor.load(store, instance);

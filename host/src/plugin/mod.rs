@@ -15,6 +15,7 @@ pub mod limits;
 mod loaded;
 mod origin;
 mod output;
+mod pace;
 mod sink;
 mod source;
 mod standard;
@@ -38,6 +39,7 @@ pub use instance::Worn;
 pub use interceptor::InterceptorInstance;
 pub use loaded::Plugin;
 pub use origin::{Digest, PluginKind, PluginOrigin};
+pub use pace::Pace;
 pub use sink::SinkInstance;
 pub use source::SourceInstance;
 
@@ -57,6 +59,8 @@ pub struct StageContext {
     pub kafka: Option<Arc<StageKafka>>,
     /// What the stage may still log: shared by its instances, so that a fresh one is not a fresh allowance.
     pub log: Arc<LogAllowance>,
+    /// Slows the stage's instances down when they fail and fail.
+    pub pace: Arc<Pace>,
     /// Where the calls are kept that the plugin died in; nothing where none are.
     pub bundles: Option<Arc<Bundles>>,
 }

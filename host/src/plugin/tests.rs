@@ -26,6 +26,7 @@ fn stage(plugin_kind: PluginKind) -> StageContext {
         counters: Arc::default(),
         kafka: None,
         log: Arc::default(),
+        pace: Arc::default(),
         bundles: None,
     }
 }

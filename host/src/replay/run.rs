@@ -66,6 +66,7 @@ fn context(bundle: &Bundle) -> StageContext {
         counters: Arc::default(),
         kafka: None,
         log: Arc::default(),
+        pace: Arc::default(),
         bundles: None,
     }
 }

@@ -10,6 +10,7 @@ use super::settle::Unsettled;
 use super::{Halt, SourceRunner};
 use crate::interceptor::Processed;
 use crate::plugin::{CallError, SourceInstance};
+use crate::stage::TrapGuard;
 use crate::swap::{Bell, Order, Switch, Switched, TryOut, close_in_time, open};
 
 /// Limit: how long a source that cannot bring events again is kept for the answers that its clients wait for.
@@ -65,6 +66,7 @@ impl SourceRunner {
             Ok(instance) => {
                 self.instance = Some(instance);
                 self.begin_instance();
+                self.guard = TrapGuard::default();
                 let before = std::mem::replace(&mut self.parts.stage, stage);
                 self.seat.switched(before, trial);
                 answer.send(Ok(Switched { pause: boundary.elapsed(), plugin_time, old: None }))
@@ -160,6 +162,7 @@ impl SourceRunner {
         }
         self.parts.stage.counters.errors.add(1);
         self.parts.stage = before;
+        self.guard = TrapGuard::default();
         self.instance = None;
         true
     }

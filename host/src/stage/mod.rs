@@ -1,7 +1,6 @@
 //! A stage: one source, interceptor or sink of a running pipeline, and what all three have in common.
 
 mod backoff;
-mod pace;
 mod trouble;
 
 use std::fmt;
@@ -11,13 +10,12 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 pub use backoff::Backoff;
-pub use pace::Pace;
 pub use trouble::{Decision, Piece, TrapGuard};
 
 use crate::config::pipeline::{RetryPolicy, StageConfig};
 use crate::metrics::StageCounters;
 use crate::plugin::{
-    CallError, Failure, InterceptorInstance, Plugin, PluginKind, SinkInstance, SourceInstance, StageContext, TrapKind,
+    CallError, Failure, InterceptorInstance, Plugin, PluginKind, SinkInstance, SourceInstance, StageContext,
 };
 use crate::position::Position;
 use crate::swap::SwitchPoint;
@@ -36,7 +34,6 @@ pub struct Stage {
     pub config: StageConfig,
     pub retry: RetryPolicy,
     pub counters: Arc<StageCounters>,
-    pub pace: Pace,
     /// Whether an event that it rejects has somewhere to go; else a rejection stops it.
     pub sets_aside: bool,
     /// Which of the instances that share this use's work it is.
@@ -50,13 +47,12 @@ pub struct Stage {
 pub struct Worker {
     /// 0: the first, or the only one.
     pub number: u32,
-    pub of: u32,
     /// Whether it stands for its use of the stage: of an interceptor before a sink with workers, one of all.
     pub is_first: bool,
 }
 
 impl Worker {
-    pub const ALONE: Self = Self { number: 0, of: 1, is_first: true };
+    pub const ALONE: Self = Self { number: 0, is_first: true };
 }
 
 impl fmt::Debug for Stage {
@@ -103,14 +99,6 @@ impl Stage {
         }
     }
 
-    /// Counts an instance's end. One that took too long costs the stage a rest before the next is opened.
-    pub fn trapped(&self, kind: TrapKind) {
-        self.counters.trapped(kind);
-        if kind.is_timeout() {
-            self.pace.timed_out(self.context.limits.cpu);
-        }
-    }
-
     /// A fresh, open instance. Waits and tries again, by the stage's retry policy, while the plugin answers `retry`.
     ///
     /// # Errors
@@ -119,7 +107,7 @@ impl Stage {
         let mut backoff = Backoff::new(&self.retry);
         let mut traps = 0;
         loop {
-            self.pace.rest().await;
+            self.context.pace.rest().await;
             let after = match I::open(self, position).await {
                 Ok(instance) => {
                     if backoff.tried() > 0 {
@@ -133,7 +121,7 @@ impl Stage {
                 }
                 Err(CallError::Failure(failure)) => return Err(self.stop(failure.to_string())),
                 Err(CallError::Trap { kind, text }) => {
-                    self.trapped(kind);
+                    self.counters.trapped(kind);
                     traps += 1;
                     warn!(stage = %self.name, %kind, text, traps, "trapped in `open`");
                     match traps < OPEN_TRAPS_MAX {

@@ -12,7 +12,7 @@ use crate::replay;
 
 /// Traps in a row before each fresh instance has to wait: finding one bad event among 1000 takes eleven.
 const FREE_TRAPS: u32 = 12;
-/// Traps in a row after which the stage stops: a plugin that fails on a hundred pieces on end fails on everything.
+/// Traps in a row after which the stage stops: a plugin that fails on a hundred pieces or polls on end fails on everything.
 const TRAPS_MAX: u32 = 100;
 const TRAP_DELAY_MAX: Duration = Duration::from_secs(1);
 
@@ -80,7 +80,7 @@ impl Piece {
             CallError::Failure(Failure::Fatal(reason)) => return Err(stage.stop(reason)),
             CallError::Trap { kind, text } => (kind, text),
         };
-        stage.trapped(kind);
+        stage.counters.trapped(kind);
         // The whole batch when it first fails, in case it takes more than one event; then the guilty one.
         if self.attempt == 1 || self.batch.count() == 1 {
             replay::keep_batch(stage, &self.batch, kind, &text);
@@ -140,7 +140,7 @@ impl TrapGuard {
             CallError::Failure(Failure::Reject(_)) => Ok(Duration::ZERO),
             CallError::Failure(Failure::Fatal(reason)) => Err(stage.stop(reason)),
             CallError::Trap { kind, text } => {
-                stage.trapped(kind);
+                stage.counters.trapped(kind);
                 warn!(stage = %stage.name, %kind, text, "plugin trapped; it goes on with a fresh instance");
                 if kind == TrapKind::CallTimeout { Ok(first_wait()) } else { self.trapped(stage, &text) }
             }
@@ -158,7 +158,7 @@ impl TrapGuard {
     pub fn trapped(&mut self, stage: &Stage, text: &str) -> Result<Duration, StageStop> {
         self.in_a_row += 1;
         if self.in_a_row >= TRAPS_MAX {
-            let cause = format!("it trapped {} times in a row, on every event it was given: {text}", self.in_a_row);
+            let cause = format!("it trapped {} times in a row, on everything it was asked for: {text}", self.in_a_row);
             return Err(stage.stop_with_remedy(cause, "replace the plugin, or correct its configuration"));
         }
         let over = self.in_a_row.saturating_sub(FREE_TRAPS).min(10);

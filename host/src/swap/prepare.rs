@@ -11,7 +11,7 @@ use crate::config::pipeline::{DeliveryPromise, StageConfig};
 use crate::config::{lacking_grants, misfits};
 use crate::plugin::{CallError, CheckError, Engine, Failure, Plugin, PluginError, PluginKind};
 use crate::position::Position;
-use crate::stage::{Backoff, Instance, Pace, Stage};
+use crate::stage::{Backoff, Instance, Stage};
 
 /// Limit: how long a candidate may take to open, waits between its tries included. A source or a sink is closed meanwhile.
 pub const OPEN_WAIT: Duration = Duration::from_secs(10);
@@ -60,6 +60,7 @@ impl Candidate {
         let mut context = serving.context.clone();
         context.grants = self.bounds.grants.clone();
         context.limits = self.bounds.limits;
+        context.pace = Arc::default();
         Stage {
             name: serving.name.clone(),
             generation,
@@ -68,7 +69,6 @@ impl Candidate {
             config: self.config.clone(),
             retry: self.bounds.retry,
             counters: serving.counters.clone(),
-            pace: Pace::shared_by(serving.worker.of),
             sets_aside: serving.sets_aside,
             worker: serving.worker,
             point: serving.point.clone(),

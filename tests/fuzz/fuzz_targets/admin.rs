@@ -1,3 +1,6 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| wasmflow_tests::fuzz::admin(bytes));
+#[path = "../../src/fuzz/admin.rs"]
+mod admin;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| admin::admin(bytes));

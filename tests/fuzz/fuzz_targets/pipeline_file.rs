@@ -1,3 +1,6 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| wasmflow_tests::fuzz::pipeline_file(bytes));
+#[path = "../../src/fuzz/pipeline_file.rs"]
+mod pipeline_file;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| pipeline_file::pipeline_file(bytes));

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use wasmflow_tests::agent::{Ended, PipelineFile, wasmflow_verb};
 use wasmflow_tests::component::component;
+use wasmflow_tests::stamped;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -222,6 +223,23 @@ fn sinks_that_hold_take_a_part_reject_or_fail_lose_nothing() {
     let whole = run("reject-batch", ", pattern = \"4\"");
     assert!(whole.contains(&"refused 4".to_owned()), "{whole:?}");
     assert_eq!(whole.len(), 10, "{whole:?}");
+}
+
+#[test]
+fn what_a_plugin_remembers_is_gone_with_its_instance_and_its_events_are_not() {
+    let stages = stamped::all_numbers_to_files("config = { fault = \"trap\", at = 5 }");
+    let total = "batch_events = 100\n    config = { total = 2000 }\n    interceptors";
+    let pipeline = PipelineFile::new("forgets", &stages.replace("batch_events = 100\n    interceptors", total));
+    let ended = pipeline.run().wait(LIMIT);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let lines = stamped::lines(&pipeline);
+    assert_eq!((stamped::check_all(&lines), lines.len()), (vec!["v1".to_owned()], 2000));
+    // Four batches of a hundred each, and the fifth is the first of the next one, which counts from one again.
+    let mut batches: Vec<(&str, &str)> = lines.iter().filter_map(|line| line.batch.split_once('-')).collect();
+    batches.dedup();
+    let numbers: Vec<&str> = batches.iter().map(|(_, number)| *number).collect();
+    assert_eq!(numbers, ["1/100", "2/100", "3/100", "4/100"].repeat(5));
+    assert_eq!(ended.stderr.matches("plugin trapped; it goes on with a fresh instance").count(), 4, "{}", ended.stderr);
 }
 
 #[test]

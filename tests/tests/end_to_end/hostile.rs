@@ -8,7 +8,7 @@ use serde_json::Value;
 use wasmflow_tests::agent::{Agent, PipelineFile, wasmflow_run, wasmflow_verb};
 use wasmflow_tests::asked::Asked;
 use wasmflow_tests::component::component;
-use wasmflow_tests::hostile::{ACTS, Act, pipeline};
+use wasmflow_tests::hostile::{ACTS, Act, pipeline, stages};
 use wasmflow_tests::netcat::NetcatClient;
 use wasmflow_tests::pipelines::{self, CONSOLE};
 use wasmflow_tests::port::free_port;
@@ -130,6 +130,64 @@ fn every_row_of_the_faults_of_plugins_has_an_act_or_a_test_of_its_own() {
     for row in elsewhere {
         let line = faults.lines().find(|line| line.starts_with(&format!("| {row} |"))).unwrap_or_default();
         assert!(line.contains(".rs"), "row {row} has no test: {line}");
+    }
+}
+
+/// A pipeline named as the kind, whose stage `guest` does this in every call.
+fn acting(kind: &str, name: &str, mode: &str) -> PipelineFile {
+    let guest = format!(
+        "plugin = \"{}\"\nconfig = {{ mode = \"{mode}\" }}\nlimits = {{ cpu = \"200ms\" }}\nretry = {{ initial = \"1ms\", max = \"1ms\" }}\n",
+        component(&format!("hostile-{kind}")).display()
+    );
+    let pipeline = PipelineFile::new(name, &stages(kind, &guest));
+    pipeline.promise("dead_letters = \"refused\"\n");
+    pipeline
+}
+
+#[test]
+fn a_plugin_that_traps_on_everything_is_slowed_down_and_stops_and_its_neighbours_go_on() {
+    let kinds = ["source", "interceptor", "sink"];
+    let trapping = kinds.map(|kind| acting(kind, kind, "trap"));
+    let port = free_port();
+    let good = PipelineFile::new("good", &pipelines::netcat_to(port, CONSOLE));
+    let others = trapping.each_ref().map(|file| file.path().to_str().expect("the path is text"));
+    let (started, asked) = (Instant::now(), Asked::run(&good, &others));
+    let stopped = || {
+        let log = asked.agent.stderr().text();
+        let stops =
+            log.lines().filter(|line| line.contains("stage stopped") && line.contains("trapped 100 times in a row"));
+        stops.count() == kinds.len()
+    };
+    assert!(wait_until(LIMIT, stopped), "{}", asked.agent.stderr().text());
+    // A hundred instances at full pace are a matter of some hundred milliseconds.
+    assert!(started.elapsed() > Duration::from_secs(60), "{:?}", started.elapsed());
+    assert_eq!(asked.agent.stderr().text().matches("plugin trapped").count(), 100 * kinds.len());
+    assert_eq!(NetcatClient::connect(port).ask("still there?"), "OK");
+}
+
+#[test]
+fn an_agent_answers_while_more_plugins_loop_than_there_are_cores() {
+    let looping: Vec<PipelineFile> = (0..12)
+        .map(|number| acting(["source", "interceptor", "sink"][number % 3], &format!("loop-{number}"), "loop"))
+        .collect();
+    let port = free_port();
+    let good = PipelineFile::new("good", &pipelines::netcat_to(port, CONSOLE));
+    let others: Vec<&str> = looping.iter().map(|file| file.path().to_str().expect("the path is text")).collect();
+    let asked = Asked::run(&good, &others);
+    let mut client = NetcatClient::connect(port);
+    let timeouts = || {
+        let metrics = asked.metrics();
+        let timeouts = metrics.iter().filter(|(series, value)| {
+            series.starts_with("wasmflow_plugin_traps_total{") && series.contains("kind=\"time\"") && **value >= 3.0
+        });
+        timeouts.count()
+    };
+    let started = Instant::now();
+    while timeouts() < looping.len() {
+        assert_eq!(asked.get("/healthz").status, 200);
+        client.send("line");
+        assert_eq!(client.answer_within(LIMIT).as_deref(), Some("OK"), "{}", asked.agent.stderr().text());
+        assert!(started.elapsed() < LIMIT, "{} were ended: {}", timeouts(), asked.agent.stderr().text());
     }
 }
 

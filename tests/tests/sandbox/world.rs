@@ -40,6 +40,7 @@ pub fn stage(plugin_kind: PluginKind) -> StageContext {
         counters: Arc::default(),
         kafka: None,
         log: Arc::default(),
+        pace: Arc::default(),
         bundles: None,
     }
 }
@@ -48,7 +49,7 @@ pub fn stage(plugin_kind: PluginKind) -> StageContext {
 pub fn stage_for(kind: PluginKind, mode: &str) -> StageContext {
     let stage = stage(kind);
     match mode {
-        "loop" | "sleep" | "empty-writes" => stage,
+        "loop" | "loop-with-naps" | "sleep" | "empty-writes" => stage,
         _ => StageContext { limits: Limits { cpu: CALL * 10, call: CALL * 20, ..stage.limits }, ..stage },
     }
 }

@@ -94,6 +94,7 @@ impl Subject {
             counters,
             kafka: None,
             log: Arc::default(),
+            pace: Arc::default(),
             bundles: None,
         }
     }

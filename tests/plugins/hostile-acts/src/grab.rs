@@ -27,6 +27,18 @@ pub fn empty_items() {
     drop(Batch::new(&packed));
 }
 
+/// Hands over what it does not have: nearly two gigabytes from the beginning of its memory on, and as many numbers.
+pub fn huge_list() {
+    let length = std::hint::black_box((1 << 31) - 8);
+    let at = std::hint::black_box(16 as *mut u8);
+    // SAFETY: none: the host has to look before it reads, and that is the test. Nothing of it is dropped or read here, and nothing calls
+    // it natively.
+    let (data, ends) =
+        unsafe { (Vec::from_raw_parts(at, length, length), Vec::from_raw_parts(at.cast(), 1 << 28, 1 << 28)) };
+    let packed = std::mem::ManuallyDrop::new(Packed { data, ends });
+    drop(Batch::new(&packed));
+}
+
 pub fn files() -> Result<(), Failure> {
     let paths =
         ["/etc/passwd", "/", ".", "..", "../../../../../../etc/passwd", "etc/passwd", "/proc/self/environ", "/tmp/"];

@@ -80,11 +80,14 @@ pub enum Mode {
     Exit,
     // Takes too much.
     Loop,
+    /// Computes in pieces shorter than the host looks, with naps between.
+    LoopWithNaps,
     Sleep,
     MemoryFast,
     MemorySlow,
     Handles,
     EmptyItems,
+    HugeList,
     // Says too much.
     LogStorm,
     LogHuge,
@@ -224,11 +227,13 @@ fn perform(config: &Config) -> Result<(), Failure> {
         Mode::Loop => loop {
             std::hint::black_box(());
         },
+        Mode::LoopWithNaps => loop_with_naps(),
         Mode::Sleep => std::thread::sleep(std::time::Duration::from_secs(86_400)),
         Mode::MemoryFast => grab::memory(usize::MAX),
         Mode::MemorySlow => grab::memory(1 << 20),
         Mode::Handles => grab::handles(),
         Mode::EmptyItems => grab::empty_items(),
+        Mode::HugeList => grab::huge_list(),
         Mode::LogStorm => shout::storm(|line| log::info(line)),
         Mode::StdoutStorm => shout::storm(|line| println!("{line}")),
         Mode::StderrStorm => shout::storm(|line| eprintln!("{line}")),
@@ -255,6 +260,17 @@ fn perform(config: &Config) -> Result<(), Failure> {
         _ => {}
     }
     Ok(())
+}
+
+/// Three milliseconds of computing, and as short a nap as there is, for ever.
+fn loop_with_naps() {
+    loop {
+        let began = std::time::Instant::now();
+        while began.elapsed() < std::time::Duration::from_millis(3) {
+            std::hint::black_box(());
+        }
+        std::thread::sleep(std::time::Duration::from_micros(1));
+    }
 }
 
 /// Deep enough for any stack; the addition behind the call keeps it from becoming a loop.
