@@ -76,14 +76,14 @@ impl Pace {
     ///
     /// Cancel: the rest goes on, and whoever waits next waits for what is left of it.
     pub async fn rest(&self) {
-        let not_before = self.state.lock().not_before;
-        if let Some(not_before) = not_before.filter(|&not_before| not_before > Instant::now()) {
-            tokio::time::sleep_until(not_before).await;
+        let left = self.left();
+        if !left.is_zero() {
+            tokio::time::sleep(left).await;
         }
     }
 
-    #[cfg(test)]
-    fn left(&self) -> Duration {
+    /// How long the stage still has to rest.
+    pub fn left(&self) -> Duration {
         self.state.lock().not_before.map_or(Duration::ZERO, |rested| rested.saturating_duration_since(Instant::now()))
     }
 }

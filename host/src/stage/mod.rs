@@ -107,6 +107,10 @@ impl Stage {
         let mut backoff = Backoff::new(&self.retry);
         let mut traps = 0;
         loop {
+            let rest = self.context.pace.left();
+            if !rest.is_zero() {
+                info!(stage = %self.name, seconds = rest.as_secs_f64(), "rests for the computing time that it lost in failed calls");
+            }
             self.context.pace.rest().await;
             let after = match I::open(self, position).await {
                 Ok(instance) => {
