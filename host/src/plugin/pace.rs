@@ -101,9 +101,11 @@ impl Line {
 
     /// When a rest of this length is over.
     fn place(&self, length: Duration) -> Instant {
-        let mut end = self.0.lock();
+        let mut last = self.0.lock();
         let now = Instant::now();
-        *end.insert(end.map_or(now, |end| end.max(now)) + length)
+        let end = last.map_or(now, |last| last.max(now)) + length;
+        *last = Some(end);
+        end
     }
 }
 
