@@ -29,12 +29,9 @@ impl Interceptor for PrefixSuffix {
     }
 
     fn intercept(&mut self, batch: &mut Batch) -> Result<(), Failure> {
-        let added = self.prefix.len() + self.suffix.len();
-        if added == 0 {
-            return Ok(());
+        if !(self.prefix.is_empty() && self.suffix.is_empty()) {
+            batch.surround_bodies(&self.prefix, &self.suffix)?;
         }
-        let (prefix, suffix) = (&self.prefix[..], &self.suffix[..]);
-        batch.map_bodies_adding(added, |body, out| append_all(out, [prefix, body, suffix]))?;
         Ok(())
     }
 }

@@ -23,14 +23,39 @@ pub fn append_all<const N: usize>(out: &mut Vec<u8>, parts: [&[u8]; N]) {
     // them. All of them are written before they count.
     unsafe {
         let mut to = out.as_mut_ptr().add(out.len());
-        for part in parts {
-            match part.len() {
-                0..=SHORT => copy(part.as_ptr(), to, part.len()),
-                _ => to.copy_from_nonoverlapping(part.as_ptr(), part.len()),
+        // Written out: the compiler would make a loop of it, with the parts in memory and a look at the epoch for each.
+        if N > 0 {
+            to = put(parts[0], to);
+        }
+        if N > 1 {
+            to = put(parts[1], to);
+        }
+        if N > 2 {
+            to = put(parts[2], to);
+        }
+        if N > 3 {
+            for part in &parts[3..] {
+                to = put(part, to);
             }
-            to = to.add(part.len());
         }
         out.set_len(out.len() + bytes);
+    }
+}
+
+/// Copies a part; answers where the next one goes.
+///
+/// # Safety
+/// There is room for it at `to`, which does not overlap with it.
+#[cfg(target_family = "wasm")]
+#[inline(always)]
+unsafe fn put(part: &[u8], to: *mut u8) -> *mut u8 {
+    // SAFETY: as promised.
+    unsafe {
+        match part.len() {
+            0..=SHORT => copy(part.as_ptr(), to, part.len()),
+            _ => to.copy_from_nonoverlapping(part.as_ptr(), part.len()),
+        }
+        to.add(part.len())
     }
 }
 
@@ -42,9 +67,9 @@ pub fn append_all<const N: usize>(out: &mut Vec<u8>, parts: [&[u8]; N]) {
 
 /// 16 bytes, as one register holds them.
 #[cfg(target_family = "wasm")]
-type Block = core::arch::wasm32::v128;
-#[cfg(all(not(target_family = "wasm"), test))]
-type Block = u128;
+pub(crate) type Block = core::arch::wasm32::v128;
+#[cfg(not(target_family = "wasm"))]
+pub(crate) type Block = u128;
 
 /// Copies in steps of fixed sizes, of which the last may overlap with the one before.
 ///
@@ -56,12 +81,16 @@ unsafe fn copy(from: *const u8, to: *mut u8, length: usize) {
     // SAFETY: each step lies within `length`, by the conditions.
     unsafe {
         match length {
-            65.. => {
+            129.. => {
                 let mut at = 0;
                 while at + 64 < length {
                     four_blocks(from, to, at);
                     at += 64;
                 }
+                four_blocks(from, to, length - 64);
+            }
+            65.. => {
+                four_blocks(from, to, 0);
                 four_blocks(from, to, length - 64);
             }
             33.. => {
@@ -96,9 +125,8 @@ unsafe fn copy(from: *const u8, to: *mut u8, length: usize) {
 ///
 /// # Safety
 /// Both can be accessed for as many bytes from `at` on.
-#[cfg(any(target_family = "wasm", test))]
 #[inline(always)]
-unsafe fn four_blocks(from: *const u8, to: *mut u8, at: usize) {
+pub(crate) unsafe fn four_blocks(from: *const u8, to: *mut u8, at: usize) {
     // SAFETY: as promised.
     unsafe {
         step::<Block>(from, to, at);
@@ -112,7 +140,6 @@ unsafe fn four_blocks(from: *const u8, to: *mut u8, at: usize) {
 ///
 /// # Safety
 /// Both can be accessed for as many bytes from `at` on.
-#[cfg(any(target_family = "wasm", test))]
 #[inline(always)]
 unsafe fn step<T>(from: *const u8, to: *mut u8, at: usize) {
     // SAFETY: as promised; neither needs to be aligned, and any bytes are a value of the integers and blocks that are copied here.

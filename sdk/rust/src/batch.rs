@@ -9,6 +9,7 @@ mod store;
 
 use crate::failure::Failure;
 use crate::packed::{Column, Packed, PackedBuilder};
+use crate::surround::surround;
 
 pub use crate::bindings::imports::wasmflow::plugin::events::{Event, Header, Rejection};
 pub(crate) use store::Store;
@@ -112,6 +113,15 @@ impl Batch {
             after.push_with(|out| rewrite(body, out));
         }
         self.set_bodies(&after.finish())
+    }
+
+    /// Puts `prefix` before and `suffix` behind each body.
+    ///
+    /// # Errors
+    ///
+    /// As `map_bodies`.
+    pub fn surround_bodies(&mut self, prefix: &[u8], suffix: &[u8]) -> Result<(), Misfit> {
+        self.set_bodies(&surround(&self.bodies(), prefix, suffix))
     }
 
     /// Keeps the events whose body passes, in order. Answers how many were dropped.

@@ -57,8 +57,9 @@
 //! - **Speed.** A plugin is called once a batch, and a batch is a handle: what you do not ask for does not cross into the
 //!   sandbox. Columns come and go packed, each in one copy; [`map_bodies`](batch::Batch::map_bodies) and
 //!   [`PackedBuilder`](packed::PackedBuilder) keep it at that, and [`append`](append::append) adds short pieces several times as fast
-//!   as `extend_from_slice`. [`events`](batch::Batch::events) is row form: an allocation for
-//!   every field, for where clarity matters more.
+//!   as `extend_from_slice`; [`surround_bodies`](batch::Batch::surround_bodies) costs little more than a copy. A loop over events belongs into a
+//!   function of its own: among other code it has its variables in memory. [`events`](batch::Batch::events) is row form: an allocation
+//!   for every field, for where clarity matters more.
 //! - **What the host does for you.** Transactions, positions, waiting, retrying and stopping. Answer what happened with a
 //!   [`Failure`](failure::Failure); never retry or sleep in a loop of your own. A panic is a trap: the host throws the instance
 //!   away and tries again with a fresh one, so keep nothing in memory that must survive.
@@ -71,6 +72,8 @@ pub mod slot;
 pub mod append;
 
 pub mod packed;
+
+mod surround;
 
 pub mod batch;
 

@@ -21,7 +21,13 @@ impl Packed {
 
     /// All items in order.
     pub fn iter(&self) -> Items<'_> {
-        Items { data: &self.data, ends: self.ends.iter(), start: 0 }
+        self.iter_from(0)
+    }
+
+    /// The items from `index` on.
+    pub(crate) fn iter_from(&self, index: usize) -> Items<'_> {
+        let start = index.checked_sub(1).map_or(0, |last| self.ends[last] as usize);
+        Items { data: &self.data, ends: self.ends[index..].iter(), start }
     }
 
     /// Whether this is `count` items laid end to end without a gap; what the host asks of a column.
@@ -92,8 +98,8 @@ impl ExactSizeIterator for Items<'_> {}
 /// Writes a [`Packed`] column front to back, in two allocations however many items there are.
 #[derive(Debug, Default)]
 pub struct PackedBuilder {
-    data: Vec<u8>,
-    ends: Vec<u32>,
+    pub(crate) data: Vec<u8>,
+    pub(crate) ends: Vec<u32>,
 }
 
 impl PackedBuilder {
