@@ -6,8 +6,8 @@ use memchr::memchr;
 use wasmflow_sdk::append::append;
 use wasmflow_sdk::disk::CHUNK_BYTES;
 
-use crate::decimal::Decimal;
-use crate::split::split;
+use crate::decimal;
+use crate::split::{Most, split};
 
 /// Lines in order, from one file or several.
 #[derive(Debug, Default)]
@@ -123,21 +123,17 @@ impl Lines {
 
     /// Takes the lines that need no second look: short enough, and not at the end of the bytes.
     fn take_in_steps(&mut self, bytes: &[u8], offset: u64) -> usize {
-        let Bounds { max_events, max_bytes, max_line_bytes, with_offsets } = self.bounds;
         if self.is_full() {
             return 0;
         }
-        let (ends, offsets, offset_ends) = (&mut self.ends, &mut self.offsets, &mut self.offset_ends);
-        let mut number = Decimal::new(offset);
-        split(bytes, max_line_bytes, &mut self.data, |line| {
-            ends.push(line.end as u32);
-            if with_offsets {
-                append(offsets, number.as_bytes());
-                offset_ends.push(offsets.len() as u32);
-                number.add(line.passed as u64);
-            }
-            ends.len() < max_events && line.end < max_bytes
-        })
+        let Bounds { max_events, max_bytes, max_line_bytes, with_offsets } = self.bounds;
+        let (first, before) = (self.count(), self.data.len());
+        let most = Most { lines: max_events, bytes: max_bytes, line_bytes: max_line_bytes };
+        let passed = split(bytes, most, &mut self.data, &mut self.ends);
+        if with_offsets {
+            decimal::begins(offset, before, &self.ends[first..], &mut self.offsets, &mut self.offset_ends);
+        }
+        passed
     }
 
     /// Adds one event.
@@ -145,11 +141,12 @@ impl Lines {
         if line.len() > CHUNK_BYTES {
             self.data.reserve_exact(line.len());
         }
-        self.data.extend_from_slice(line);
-        self.ends.push(self.data.len() as u32);
+        let before = self.data.len();
+        append(&mut self.data, line);
+        let end = self.data.len() as u32;
+        self.ends.push(end);
         if self.bounds.with_offsets {
-            append(&mut self.offsets, Decimal::new(offset).as_bytes());
-            self.offset_ends.push(self.offsets.len() as u32);
+            decimal::begins(offset, before, &[end], &mut self.offsets, &mut self.offset_ends);
         }
     }
 

@@ -1,73 +1,94 @@
-//! Lines out of a block of bytes, found and copied in one pass, 16 bytes at a time.
+//! Lines out of a block of bytes, found and copied in one pass, 64 bytes at a time.
 
 /// Bytes looked at together.
-const STEP: usize = 16;
+const STEP: usize = 64;
 
-/// Where one line went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Line {
-    /// Where it begins in the block.
-    pub start: usize,
-    /// Its length in the block, newline included.
-    pub passed: usize,
-    /// Where it ends in what was copied.
-    pub end: usize,
+/// Up to where lines are taken.
+#[derive(Debug, Clone, Copy)]
+pub struct Most {
+    /// Lines in all, those that are there before included.
+    pub lines: usize,
+    /// Bytes of lines in all, passed by one line at most.
+    pub bytes: usize,
+    /// Bytes of one line.
+    pub line_bytes: usize,
 }
 
-/// Appends whole lines from the front of `bytes` to `data`, without their newlines, and tells `each` of one after the other until it
-/// answers false.
+/// Appends whole lines from the front of `bytes` to `data`, without their newlines, and to `ends` where each ends there. At least one,
+/// so there must be room for it.
 ///
-/// Stops in front of a line longer than `limit`, and of one that reaches into the last bytes of the block: those are the caller's to
-/// look at. Answers how many bytes were passed.
-pub fn split(bytes: &[u8], limit: usize, data: &mut Vec<u8>, mut each: impl FnMut(Line) -> bool) -> usize {
-    let before = data.len();
-    // The last step may write a whole one where it needs less.
+/// Stops in front of a line that is too long, and of one that reaches into the last bytes of the block: those are the caller's to look
+/// at. Answers how many bytes were passed.
+///
+/// A function of its own, with as little in it as can be: among other code the loop would have its variables in memory.
+#[inline(never)]
+pub fn split(bytes: &[u8], most: Most, data: &mut Vec<u8>, ends: &mut Vec<u32>) -> usize {
+    let Some(last) = bytes.len().checked_sub(STEP) else { return 0 };
+    // A step writes a whole one where less is needed.
     data.reserve(bytes.len() + STEP);
-    let room = data.spare_capacity_mut();
+    ends.reserve(most.lines.saturating_sub(ends.len()).clamp(1, bytes.len()));
     // From where to where the next step copies, and where the line under way begins.
-    let (mut at, mut to, mut start) = (0, 0, 0);
-    let mut copied = 0;
-    while let Some(step) = bytes[at..].first_chunk::<STEP>() {
-        room[to..to + STEP].write_copy_of_slice(step);
-        let newlines = newlines(step);
+    let (mut at, mut to, mut start) = (0, data.len(), 0);
+    let (mut count, mut copied) = (ends.len(), data.len());
+    while at <= last {
+        // SAFETY: the step ends within `bytes`, as `at` is no further than `last`; and as `to` has moved no further than `at` has, it
+        // ends within what is reserved.
+        let newlines = unsafe { copy_step(bytes.as_ptr().add(at), data.as_mut_ptr().add(to)) };
         if newlines == 0 {
             (at, to) = (at + STEP, to + STEP);
             continue;
         }
         let found = newlines.trailing_zeros() as usize;
         (at, to) = (at + found + 1, to + found);
-        let passed = at - start;
-        if passed > limit + 1 {
+        if at - start > most.line_bytes + 1 {
             break;
         }
-        copied = to;
-        let more = each(Line { start, passed, end: before + to });
-        start = at;
-        if !more {
+        // SAFETY: there is room for as many as may come, or for as many as there can be newlines.
+        unsafe { ends.as_mut_ptr().add(count).write(to as u32) };
+        (count, copied, start) = (count + 1, to, at);
+        if count >= most.lines || to >= most.bytes {
             break;
         }
     }
-    // SAFETY: so many bytes have been written behind those that were there.
-    unsafe { data.set_len(before + copied) };
+    // SAFETY: so many have been written behind those that were there.
+    unsafe {
+        data.set_len(copied);
+        ends.set_len(count);
+    }
     start
 }
 
-/// A bit for each byte that is a newline, the first the lowest.
+/// Copies a step; answers a bit for each byte that is a newline, the first the lowest.
+///
+/// # Safety
+/// `from` can be read and `to` be written for a step.
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-#[inline]
-fn newlines(step: &[u8; STEP]) -> u32 {
-    use core::arch::wasm32::{u8x16_bitmask, u8x16_eq, u8x16_splat, v128_load};
+#[inline(always)]
+unsafe fn copy_step(from: *const u8, to: *mut u8) -> u64 {
+    use core::arch::wasm32::{u8x16_bitmask, u8x16_eq, u8x16_splat, v128_load, v128_store};
 
-    // SAFETY: the step has the 16 bytes that are read.
-    let bytes = unsafe { v128_load(step.as_ptr().cast()) };
-    u32::from(u8x16_bitmask(u8x16_eq(bytes, u8x16_splat(b'\n'))))
+    let newline = u8x16_splat(b'\n');
+    let quarter = |index: usize| {
+        // SAFETY: a quarter of the step.
+        let bytes = unsafe { v128_load(from.add(16 * index).cast()) };
+        // SAFETY: as above.
+        unsafe { v128_store(to.add(16 * index).cast(), bytes) };
+        u64::from(u8x16_bitmask(u8x16_eq(bytes, newline))) << (16 * index)
+    };
+    quarter(0) | quarter(1) | quarter(2) | quarter(3)
 }
 
-/// A bit for each byte that is a newline, the first the lowest.
+/// Copies a step; answers a bit for each byte that is a newline, the first the lowest.
+///
+/// # Safety
+/// `from` can be read and `to` be written for a step.
 #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
-#[inline]
-fn newlines(step: &[u8; STEP]) -> u32 {
-    (0..STEP).fold(0, |bits, index| bits | u32::from(step[index] == b'\n') << index)
+unsafe fn copy_step(from: *const u8, to: *mut u8) -> u64 {
+    // SAFETY: as promised.
+    let step = unsafe { from.cast::<[u8; STEP]>().read() };
+    // SAFETY: as promised.
+    unsafe { to.cast::<[u8; STEP]>().write(step) };
+    (0..STEP).fold(0, |bits, index| bits | u64::from(step[index] == b'\n') << index)
 }
 
 #[cfg(test)]
@@ -78,22 +99,18 @@ mod tests {
     proptest! {
         /// What it passes are lines, as many as there are in front of the place where it stops.
         #[test]
-        fn what_is_passed_is_whole_lines_without_their_newlines(text in prop::collection::vec(prop::sample::select(b"abcdefgh\n".to_vec()), 0..300), limit in 1_usize..40, most in 1_usize..30) {
-            let mut data = b"before".to_vec();
-            let mut lines = Vec::new();
-            let passed = split(&text, limit, &mut data, |line| {
-                lines.push(line);
-                lines.len() < most
-            });
-            let whole: Vec<&[u8]> = text.split(|&byte| byte == b'\n').take(lines.len()).collect();
-            let starts = std::iter::once(6).chain(lines.iter().map(|line| line.end));
-            let copied: Vec<&[u8]> = starts.zip(&lines).map(|(start, line)| &data[start..line.end]).collect();
+        fn what_is_passed_is_whole_lines_without_their_newlines(text in prop::collection::vec(prop::sample::select(b"abcdefgh\n".to_vec()), 0..600), limit in 1_usize..40, most in 1_usize..60, room in 1_usize..600) {
+            let (mut data, mut ends) = (b"before".to_vec(), vec![6]);
+            let passed = split(&text, Most { lines: 1 + most, bytes: 6 + room, line_bytes: limit }, &mut data, &mut ends);
+            let lines = ends.len() - 1;
+            let whole: Vec<&[u8]> = text.split(|&byte| byte == b'\n').take(lines).collect();
+            let copied: Vec<&[u8]> = ends.windows(2).map(|pair| &data[pair[0] as usize..pair[1] as usize]).collect();
             prop_assert_eq!(&copied, &whole);
-            prop_assert_eq!(passed, lines.iter().map(|line| line.passed).sum::<usize>());
-            prop_assert_eq!(data.len(), lines.last().map_or(6, |line| line.end));
+            prop_assert_eq!(passed, whole.iter().map(|line| line.len() + 1).sum::<usize>());
+            prop_assert_eq!(data.len(), ends[lines] as usize);
             let next = text[passed..].split(|&byte| byte == b'\n').next().unwrap();
             let stays = text.len() - passed - next.len() < STEP || next.len() > limit;
-            prop_assert!(lines.len() == most || stays, "{} bytes and {} left behind {}", next.len(), text.len(), passed);
+            prop_assert!(lines == most || data.len() >= 6 + room || stays, "{} bytes and {} left behind {}", next.len(), text.len(), passed);
         }
     }
 }

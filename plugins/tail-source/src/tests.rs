@@ -277,14 +277,14 @@ fn a_long_rest_of_a_renamed_file_comes_before_what_has_taken_its_name() {
 fn a_replaced_file_is_another_file() {
     let mut world = World::following(&["a.log"]);
     world.append("a.log", "one\ntwo\n");
-    world.settle();
+    assert_eq!(world.settle_with(2), ["one", "two"]);
     fs::write(world.path("new"), "three\nfour\nfive\n").unwrap();
     world.rename("new", "a.log");
-    assert_eq!(world.settle(), ["three", "four", "five"]);
+    assert_eq!(world.settle_with(3), ["three", "four", "five"]);
     world.restart();
     fs::write(world.path("new"), "six\n").unwrap();
     world.rename("new", "a.log");
-    assert_eq!(world.settle(), ["six"]);
+    assert_eq!(world.settle_with(1), ["six"]);
 }
 
 #[test]
@@ -310,7 +310,7 @@ fn a_missing_file_and_a_missing_folder_are_waited_for_and_said_once() {
     fs::create_dir(world.path("sub")).unwrap();
     world.append("sub/b.log", "one\n");
     world.append("a.log", "two\n");
-    let mut lines = world.settle();
+    let mut lines = world.settle_with(2);
     lines.sort();
     assert_eq!(lines, ["one", "two"]);
     assert_eq!(world.warnings().len(), 2);
