@@ -76,10 +76,10 @@ impl High {
 fn low(number: u64, all: bool) -> (u64, usize) {
     // Pairs of four digits, then four of two, then eight of one, each step on all of them at once: dividing by multiplying, with
     // factors that are exact for numbers as small.
-    let fours = number / 10_000 | (number % 10_000) << 32;
-    let hundreds = (fours * 10_486) >> 20 & 0x0000_007f_0000_007f;
+    let fours = (number / 10_000) | ((number % 10_000) << 32);
+    let hundreds = ((fours * 10_486) >> 20) & 0x0000_007f_0000_007f;
     let twos = hundreds + ((fours - 100 * hundreds) << 16);
-    let tens = (twos * 103) >> 10 & 0x000f_000f_000f_000f;
+    let tens = ((twos * 103) >> 10) & 0x000f_000f_000f_000f;
     let ones = tens + ((twos - 10 * tens) << 8);
     // The last digit counts, even if it is zero.
     let zeros = if all { 0 } else { (ones | 1 << 63).trailing_zeros() as usize / 8 };
