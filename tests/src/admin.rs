@@ -12,6 +12,8 @@ use crate::process::wait_until;
 
 /// The variable that names the folder of the agents' sockets.
 const RUNTIME_DIR: &str = "WASMFLOW_RUNTIME_DIR";
+/// Far above what a start takes on a busy machine.
+const START: Duration = Duration::from_secs(60);
 
 /// An agent that runs a pipeline, and can be told what to do.
 #[derive(Debug)]
@@ -21,18 +23,19 @@ pub struct Managed {
 }
 
 impl Managed {
-    /// Runs the pipeline file, and waits until the agent answers.
+    /// Runs the pipeline file, and waits until the agent answers and the pipeline has started: it answers before that.
     ///
     /// # Panics
-    /// When it does not within a minute.
+    /// When either does not come within a minute.
     pub fn run(pipeline: &PipelineFile) -> Self {
         let sockets = pipeline.folder().join("sockets");
         let text = sockets.to_string_lossy().into_owned();
         let agent =
             Agent::run_with(pipeline.path(), &Options { env: vec![(RUNTIME_DIR, &text)], ..Options::default() });
         let managed = Self { agent, sockets };
-        let answers = wait_until(Duration::from_secs(60), || managed.command(&["status"]).status.success());
+        let answers = wait_until(START, || managed.command(&["status"]).status.success());
         assert!(answers, "the agent does not answer; its log:\n{}", managed.agent.stderr().text());
+        managed.agent.expect_log("pipeline started", START);
         managed
     }
 
