@@ -4,9 +4,10 @@ use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
+use tokio::runtime::{Builder, Runtime};
 use wasmflow::admin::{Admin, AdminOptions};
 use wasmflow::control::Control;
 use wasmflow::control::health::Patience;
@@ -28,8 +29,8 @@ const HEALTHZ: &[u8] = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
 
 /// What comes back. `within`: how long it is waited for what the bytes may have asked for; most of them ask for nothing.
 fn told(bytes: &[u8], within: Duration) -> Vec<u8> {
-    static SOCKET: OnceLock<PathBuf> = OnceLock::new();
-    let mut client = UnixStream::connect(SOCKET.get_or_init(endpoint)).expect("the endpoint listens");
+    static ENDPOINT: OnceLock<Endpoint> = OnceLock::new();
+    let mut client = UnixStream::connect(&ENDPOINT.get_or_init(Endpoint::start).socket).expect("the endpoint listens");
     // It may have answered and hung up before it has read everything.
     let _ = client.write_all(bytes);
     let mut answer = vec![0; 1 << 16];
@@ -45,19 +46,26 @@ fn told(bytes: &[u8], within: Duration) -> Vec<u8> {
     }
 }
 
-/// Starts an endpoint that lives as long as the process, with no pipeline behind it, and gives its socket.
-fn endpoint() -> PathBuf {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-    let runtime = Box::leak(Box::new(runtime.expect("a runtime can be made")));
-    let socket = std::env::temp_dir().join(format!("wasmflow-fuzz-{}.sock", std::process::id()));
-    let engine = Engine::new(EngineOptions::default()).expect("the engine starts");
-    let options = AdminOptions {
-        addresses: vec![format!("unix:{}", socket.display()).parse().expect("it is an address")],
-        token: None,
-        hosts: Vec::new(),
-        patience: Patience(Duration::from_secs(60)),
-    };
-    let admin = Admin::start(options, Control::new(engine), runtime.handle().clone()).expect("the socket is free");
-    std::mem::forget(admin);
-    socket
+/// An endpoint with no pipeline behind it, that lives as long as the process.
+struct Endpoint {
+    socket: PathBuf,
+    /// Kept here, where the sanitizer sees that they are no leak.
+    _kept: (Runtime, Mutex<Admin>),
+}
+
+impl Endpoint {
+    fn start() -> Endpoint {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.expect("a runtime can be made");
+        let socket = std::env::temp_dir().join(format!("wasmflow-fuzz-{}.sock", std::process::id()));
+        let engine = Engine::new(EngineOptions::default()).expect("the engine starts");
+        let options = AdminOptions {
+            addresses: vec![format!("unix:{}", socket.display()).parse().expect("it is an address")],
+            token: None,
+            hosts: Vec::new(),
+            patience: Patience(Duration::from_secs(60)),
+        };
+        let admin = Admin::start(options, Control::new(engine), runtime.handle().clone()).expect("the socket is free");
+        Endpoint { socket, _kept: (runtime, Mutex::new(admin)) }
+    }
 }
