@@ -175,9 +175,19 @@ fn environment(name: &str) -> Option<std::ffi::OsString> {
     std::env::var_os(name)
 }
 
+/// Limit: worker threads beside one for each core. A guest computes for up to a tick of 10 ms before others have its thread, and an event passes
+/// several stages: beside as many such guests as there are workers each stage would wait for a tick or more. With threads to spare it
+/// is the system that shares the cores, and whoever has little to do is served at once. Idle ones cost nothing but their stacks.
+const SPARE_WORKERS: usize = 6;
+
 /// A runtime for commands that wait.
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("wasmflow").build()
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores + SPARE_WORKERS)
+        .enable_all()
+        .thread_name("wasmflow")
+        .build()
 }
 
 fn completions(shell: clap_complete::Shell) -> ExitCode {

@@ -87,6 +87,27 @@ fn a_pipeline_goes_on_beside_hostile_ones_and_memory_stays_bounded() {
         costly.iter().all(|pipeline| rests.iter().any(|line| line.contains(pipeline)))
     };
     assert!(wait_until(Duration::from_secs(120), all_rest), "{:.4000}", agent.stderr().text());
+    keeps_its_rate(&asked, &mut client, offered);
+    asked.agent.kill();
+}
+
+/// Guests of every kind that compute on end and fail in nothing, so that nothing holds them back.
+#[test]
+fn a_pipeline_goes_on_beside_those_that_compute_without_end() {
+    let _alone = alone();
+    let offered = greatest_rate() / 2.0;
+    let port = free_port();
+    let good = PipelineFile::new("good", &pipelines::netcat_to(port, CONSOLE));
+    let busy = KINDS.map(|kind| acting(kind, "log-storm"));
+    let others: Vec<&str> = busy.iter().map(|file| file.path().to_str().expect("the path is text")).collect();
+    let asked = Asked::run_with(&good, &others, &[("RUST_LOG", "info,wasmflow::plugin=off")]);
+    keeps_its_rate(&asked, &mut NetcatClient::connect(port), offered);
+    asked.agent.kill();
+}
+
+/// Offers so many lines a second, and asks that they are answered in time and memory stays bounded.
+fn keeps_its_rate(asked: &Asked, client: &mut NetcatClient, offered: f64) {
+    let agent = &asked.agent;
     let before = agent.process().cpu_time();
     let span = soak::span(Duration::from_secs(5), Duration::from_secs(60));
     let (mut times, started) = (Vec::new(), Instant::now());
@@ -112,5 +133,4 @@ fn a_pipeline_goes_on_beside_hostile_ones_and_memory_stays_bounded() {
     assert!(p99.as_secs_f64() < soak::bound(30.0, 0.05), "{p99:?}");
     // Twelve instances of 64 MiB at most, beside what an agent has anyway.
     assert!(peak < 1200, "{peak} MiB resident");
-    asked.agent.kill();
 }
