@@ -2,8 +2,8 @@
 //!
 //! An idempotent producer has one request a partition under way. While that waits for its answer and the next batch is ready, the broker's
 //! thread of librdkafka 2.12 asks its socket again and again without waiting: `rd_kafka_broker_producer_serve` takes the ready batch for
-//! a reason to wake up at once, though it may not be sent. That took a third of the processor of `tail` -> Kafka, and a core that the broker
-//! could have used where both share a machine. There is no option for it, so the linker (`--wrap`, see build.rs) puts this function in
+//! a reason to wake up at once, though it may not be sent. That took a fifth of the processor of `tail` -> Kafka (tests/bench/README.md), which
+//! the broker could have used where both share a machine. There is no option for it, so the linker (`--wrap`, see build.rs) puts this function in
 //! between.
 
 use std::ffi::{c_int, c_void};

@@ -177,7 +177,7 @@ fn environment(name: &str) -> Option<std::ffi::OsString> {
 
 /// Limit: worker threads beside one for each core. A guest computes for up to a tick of 10 ms before others have its thread, and an event passes
 /// several stages: beside as many such guests as there are workers each stage would wait for a tick or more. With threads to spare it
-/// is the system that shares the cores, and whoever has little to do is served at once. Idle ones cost nothing but their stacks.
+/// is the system that shares the cores, and it soon serves whoever has little to do.
 const SPARE_WORKERS: usize = 6;
 
 /// A runtime for commands that wait.
