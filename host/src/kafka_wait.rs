@@ -31,3 +31,8 @@ unsafe extern "C" fn __wrap_rd_kafka_transport_io_serve(
     // SAFETY: handed on as they came.
     unsafe { __real_rd_kafka_transport_io_serve(transport, queue, timeout_ms) }
 }
+
+/// Has the linker need the function, so that there is no program without the wait: where `--wrap` is left out, `__real_…` is not found.
+pub fn is_needed() {
+    std::hint::black_box(__wrap_rd_kafka_transport_io_serve as *const ());
+}

@@ -11,5 +11,7 @@ use clap::Parser as _;
 
 fn main() -> ExitCode {
     heap::keep_free_memory();
+    #[cfg(target_os = "linux")]
+    kafka_wait::is_needed();
     cli::Arguments::parse().execute()
 }

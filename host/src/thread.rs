@@ -1,4 +1,4 @@
-//! Threads that nobody joins, and the time a thread has had.
+//! Threads that nobody joins, the time a thread has had, and how much the system prefers it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::{Builder, JoinHandle};
@@ -32,6 +32,18 @@ pub fn computing_time() -> Duration {
     let answer = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
     assert_eq!(answer, 0, "every system that this is built for has a clock for each thread");
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// Has the system prefer others to the calling thread, and to those it starts. Where it refuses, all stay equal.
+pub fn give_way(niceness: i32) {
+    // To Linux, 0 is the calling thread, not its process.
+    #[cfg(target_os = "linux")]
+    // SAFETY: the call reads no memory.
+    unsafe {
+        libc::setpriority(libc::PRIO_PROCESS, 0, niceness);
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = niceness;
 }
 
 #[cfg(test)]

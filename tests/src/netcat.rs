@@ -47,6 +47,11 @@ impl NetcatClient {
         assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
     }
 
+    /// What lines are written to, and what answers are read from: for two threads.
+    pub fn into_parts(self) -> (TcpStream, BufReader<TcpStream>) {
+        (self.stream, self.answers)
+    }
+
     /// Sends a line with its newline and does not wait.
     ///
     /// # Panics

@@ -175,10 +175,10 @@ fn environment(name: &str) -> Option<std::ffi::OsString> {
     std::env::var_os(name)
 }
 
-/// Limit: worker threads beside one for each core. A guest computes for up to a tick of 10 ms before others have its thread, and an event passes
-/// several stages: beside as many such guests as there are workers each stage would wait for a tick or more. With threads to spare it
-/// is the system that shares the cores, and it soon serves whoever has little to do.
-const SPARE_WORKERS: usize = 6;
+/// Limit: worker threads beside one for each core. Calls that take long leave the workers (`plugin/apart.rs`), but stages that make many short ones
+/// without a pause hold theirs for many at a time. With threads to spare it is the system that shares the cores, and it serves
+/// whoever has little to do before that.
+const SPARE_WORKERS: usize = 2;
 
 /// A runtime for commands that wait.
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {

@@ -12,7 +12,7 @@ use wasmtime::component::Linker;
 use super::cache::Cache;
 use super::compile::{self, Source};
 use super::compiler::Compiler;
-use super::limits::TICK;
+use super::cpu::{self, TICK};
 use super::standard::{self, Standard};
 use super::{Plugin, PluginError, PluginKind, PluginOrigin};
 use crate::capability::{self, State};
@@ -148,6 +148,7 @@ impl Ticker {
         let (stop, stopped) = channel();
         let thread = crate::thread::spawn("wasmflow-epoch", move || {
             while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+                cpu::count_tick();
                 wasm.increment_epoch();
             }
         })?;

@@ -14,8 +14,9 @@ use tokio::time::Instant;
 use wasmtime::Store;
 use wasmtime::component::{Instance as WasmInstance, InstancePre};
 
+use super::apart::Apart;
 use super::bindings::wasmflow::plugin::errors;
-use super::limits::Cpu;
+use super::cpu::Cpu;
 use super::{CallError, Failure, Pace, StageContext, TrapKind, trap};
 use crate::capability::clock::Clock;
 use crate::capability::events::OutputBound;
@@ -222,10 +223,10 @@ impl<G> Live<G> {
 /// Limit: the deadline holds where the epoch does not reach, in host functions that wait, and it counts from the first of them on: most
 /// calls never wait, and cost no timer. Waiting for a console that nobody reads is not counted: it is back-pressure, and a fresh
 /// instance would only wait there too.
-pub async fn within<T>(
+pub async fn within<T: Send>(
     cpu: &Cpu,
     deadline: Duration,
-    call: impl Future<Output = wasmtime::Result<T>>,
+    call: impl Future<Output = wasmtime::Result<T>> + Send,
 ) -> wasmtime::Result<T> {
     let waited_before = cpu.waited();
     let mut call = pin!(cpu.meter(call));
@@ -265,10 +266,16 @@ pub fn printed<T: Send>(store: &Store<State>, answer: Answer<T>) -> impl Future<
 
 /// Reads how a call ended, and gives back what the instance had. Answers how long that took: megabytes of memory take a while.
 fn trapped(error: &wasmtime::Error, mut store: Store<State>) -> (CallError, Duration) {
-    let before = thread::computing_time();
-    let (kind, text) = trap::read(error, store.data_mut());
-    drop(store);
-    (CallError::Trap { kind, text }, thread::computing_time().saturating_sub(before))
+    let bury = || {
+        let before = thread::computing_time();
+        let (kind, text) = trap::read(error, store.data_mut());
+        drop(store);
+        (CallError::Trap { kind, text }, thread::computing_time().saturating_sub(before))
+    };
+    match Apart::ask() {
+        Some(apart) => apart.run(bury),
+        None => bury(),
+    }
 }
 
 /// The guest's failure, with the grant that was missing, if one was.

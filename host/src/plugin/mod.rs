@@ -2,11 +2,13 @@
 //!
 //! Only this module and `capability` name wasmtime. The runners see batches, positions and the types of [`contract`].
 
+mod apart;
 pub mod bindings;
 mod cache;
 mod compile;
 pub mod compiler;
 pub mod contract;
+mod cpu;
 mod engine;
 pub mod error;
 mod instance;

@@ -1,6 +1,7 @@
 //! Slows a stage down that loses computing time in calls that end in a trap or at a limit, so that a plugin that fails for ever cannot keep
 //! a core to itself, nor a dozen of them the machine.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -24,6 +25,8 @@ static LINE: Line = Line::new();
 pub struct Pace {
     line: &'static Line,
     state: Mutex<State>,
+    /// Its last call computed for long in one turn.
+    is_long: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -50,7 +53,7 @@ impl Default for Pace {
 
 impl Pace {
     fn in_line(line: &'static Line) -> Self {
-        Self { line, state: Mutex::default() }
+        Self { line, state: Mutex::default(), is_long: AtomicBool::new(false) }
     }
 
     /// Notes that a call was lost and this computing time with it. `limit` is what one call may have.
@@ -64,6 +67,15 @@ impl Pace {
         state.lost = state.lost.saturating_add(time);
         state.rests = state.lost > limit.saturating_mul(FREE_HALVES) / 2;
         state.not_before = Some(if state.rests { self.line.place(time.saturating_mul(REST)) } else { Instant::now() });
+    }
+
+    /// Notes whether a call computes for long in one turn: the next probably does as well, also that of a fresh instance.
+    pub fn took_long(&self, is_long: bool) {
+        self.is_long.store(is_long, Ordering::Relaxed);
+    }
+
+    pub fn is_long(&self) -> bool {
+        self.is_long.load(Ordering::Relaxed)
     }
 
     /// How long a call rests that has computed for `turn` without one. Nothing: the stage may compute on end.

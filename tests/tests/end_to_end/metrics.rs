@@ -187,6 +187,10 @@ fn every_metric_is_there_by_its_name_and_agrees_with_what_came_through_a_rebalan
     ] {
         assert_eq!(of(&metrics, name, labels), 1000.0, "{name}");
     }
+    // Of a memory channel in such a pipeline, where nothing is said of it.
+    for (name, default) in [("events", 1e6), ("bytes", 256.0 * 1024.0 * 1024.0)] {
+        assert_eq!(of(&metrics, &format!("channel_capacity_{name}"), "channel=\"records\""), default, "{name}");
+    }
     let committed = of(&metrics, "kafka_transactions_total", &format!("{connection},result=\"committed\""));
     assert!(committed >= 1.0);
     assert_eq!(of(&metrics, "kafka_transactions_total", &format!("{connection},result=\"aborted\"")), 0.0);

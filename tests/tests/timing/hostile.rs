@@ -1,5 +1,6 @@
 //! What hostile plugins may cost: a quarter of a core for one that loops, bounded memory, and nothing of their neighbours.
 
+use std::io::{BufRead as _, Write as _};
 use std::time::{Duration, Instant};
 
 use wasmflow_tests::agent::PipelineFile;
@@ -22,8 +23,7 @@ fn acting(kind: &str, mode: &str) -> PipelineFile {
         "plugin = \"{}\"\nconfig = {{ mode = \"{mode}\" }}\nlimits = {{ cpu = \"200ms\" }}\nretry = {{ initial = \"1ms\", max = \"1ms\" }}\n",
         component(&format!("hostile-{kind}")).display()
     );
-    let numbers =
-        "[sources.numbers]\nplugin = \"seq\"\nchannels = [\"events\"]\nconfig = { total = 90 }\nbatch_events = 1\n";
+    let numbers = "[sources.numbers]\nplugin = \"seq\"\nchannels = [\"events\"]\nconfig = { total = 1000000 }\nbatch_events = 1\n";
     let letters = "[channels.refused]\ntype = \"memory\"\n[sinks.letters]\nplugin = \"null\"\nchannel = \"refused\"\n";
     let nowhere = pipelines::NOWHERE;
     let stages = match kind {
@@ -77,7 +77,7 @@ fn a_pipeline_goes_on_beside_hostile_ones_and_memory_stays_bounded() {
     // What plugins say is not printed: whoever measures would measure this process as it reads a storm.
     let asked = Asked::run_with(&good, &others, &[("RUST_LOG", "info,wasmflow::plugin=off")]);
     let agent = &asked.agent;
-    let mut client = NetcatClient::connect(port);
+    let client = NetcatClient::connect(port);
     // What computes for long has lost what it may lose, and holds back from now on; what dies of handles dies too soon for that.
     let costly: Vec<String> =
         KINDS.iter().flat_map(|kind| modes[..3].iter().map(move |mode| format!("{{name={mode}-{kind}}}"))).collect();
@@ -87,7 +87,7 @@ fn a_pipeline_goes_on_beside_hostile_ones_and_memory_stays_bounded() {
         costly.iter().all(|pipeline| rests.iter().any(|line| line.contains(pipeline)))
     };
     assert!(wait_until(Duration::from_secs(120), all_rest), "{:.4000}", agent.stderr().text());
-    keeps_its_rate(&asked, &mut client, offered);
+    keeps_its_rate(&asked, client, offered);
     asked.agent.kill();
 }
 
@@ -101,24 +101,63 @@ fn a_pipeline_goes_on_beside_those_that_compute_without_end() {
     let busy = KINDS.map(|kind| acting(kind, "log-storm"));
     let others: Vec<&str> = busy.iter().map(|file| file.path().to_str().expect("the path is text")).collect();
     let asked = Asked::run_with(&good, &others, &[("RUST_LOG", "info,wasmflow::plugin=off")]);
-    keeps_its_rate(&asked, &mut NetcatClient::connect(port), offered);
+    keeps_its_rate(&asked, NetcatClient::connect(port), offered);
     asked.agent.kill();
 }
 
-/// Offers so many lines a second, and asks that they are answered in time and memory stays bounded.
-fn keeps_its_rate(asked: &Asked, client: &mut NetcatClient, offered: f64) {
+/// Pipelines that do honest work as fast as they can, in calls that are short each.
+#[test]
+fn a_pipeline_goes_on_beside_those_that_work_as_fast_as_they_can() {
+    let _alone = alone();
+    let offered = greatest_rate() / 2.0;
+    let port = free_port();
+    let good = PipelineFile::new("good", &pipelines::netcat_to(port, CONSOLE));
+    let busy: Vec<_> = (0..3).map(|number| PipelineFile::new(&format!("busy-{number}"), BUSY)).collect();
+    let others: Vec<&str> = busy.iter().map(|file| file.path().to_str().expect("the path is text")).collect();
+    let asked = Asked::run_with(&good, &others, &[]);
+    keeps_its_rate(&asked, NetcatClient::connect(port), offered);
+    asked.agent.kill();
+}
+
+const BUSY: &str = r#"
+    [sources.stress]
+    plugin = "stress"
+    channels = ["events"]
+    interceptors = ["replace"]
+    [interceptors.replace]
+    plugin = "search-replace"
+    config = { pattern = "[a-f]+", replacement = "x" }
+    [channels.events]
+    type = "memory"
+    [sinks.nowhere]
+    plugin = "null"
+    channel = "events"
+"#;
+
+/// Offers so many lines a second, whenever answers come, and asks that they come in time and memory stays bounded.
+fn keeps_its_rate(asked: &Asked, client: NetcatClient, offered: f64) {
     let agent = &asked.agent;
     let before = agent.process().cpu_time();
     let span = soak::span(Duration::from_secs(5), Duration::from_secs(60));
-    let (mut times, started) = (Vec::new(), Instant::now());
+    let lines = (offered * span.as_secs_f64()) as usize;
+    let started = Instant::now();
     let due = |line: usize| started + Duration::from_secs_f64(line as f64 / offered);
-    // A line that was due while another was waited for is late from then on: nobody waits for the answer before offering the next.
-    while started.elapsed() < span {
-        let due = due(times.len());
-        std::thread::sleep(due.saturating_duration_since(Instant::now()));
-        assert_eq!(client.ask("line"), "OK", "{:.4000}", agent.stderr().text());
-        times.push(due.elapsed());
-    }
+    let (mut sender, answers) = client.into_parts();
+    let mut times = std::thread::scope(|scope| {
+        scope.spawn(move || {
+            for line in 0..lines {
+                std::thread::sleep(due(line).saturating_duration_since(Instant::now()));
+                sender.write_all(b"line\n").expect("the source keeps the connection open");
+            }
+        });
+        let answered = answers.lines().take(lines).zip(0..).map(|(answer, line)| {
+            let text = answer.unwrap_or_else(|error| panic!("line {line}: {error}\n{:.4000}", agent.stderr().text()));
+            assert_eq!(text, "OK");
+            due(line).elapsed()
+        });
+        answered.collect::<Vec<_>>()
+    });
+    assert_eq!(times.len(), lines, "the source has closed the connection");
     let kept = times.len() as f64 / started.elapsed().as_secs_f64() / offered;
     times.sort();
     let [median, p99] = [50, 99].map(|percent| times[times.len() * percent / 100]);

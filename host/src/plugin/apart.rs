@@ -1,0 +1,67 @@
+//! Has a call that takes long go on apart from the runtime's workers, on a thread that the system prefers all others to: it keeps no other
+//! stage waiting, neither for a worker nor for a core, and has the core for itself while nobody else wants it.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::runtime::{Handle, RuntimeFlavor};
+
+use crate::thread;
+
+/// Limit: calls that are apart at a time, each with a thread, while another of tokio's 512 waits for it. Beyond so many on each of a machine's
+/// cores it matters little who is in whose way.
+const MOST: usize = 64;
+
+/// Of such a thread. Beside a stage that computes as well it has a tenth of a core: it still comes on, and whoever wakes up is served at once.
+const NICENESS: i32 = 10;
+
+static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
+
+/// Leave for one call to go on apart.
+#[derive(Debug)]
+pub struct Apart(());
+
+impl Apart {
+    /// Nothing: too many are, or the runtime has but one thread, which nobody could serve meanwhile.
+    pub fn ask() -> Option<Self> {
+        if !Self::is_free() {
+            return None;
+        }
+        UNDER_WAY.fetch_add(1, Ordering::Relaxed);
+        Some(Self(()))
+    }
+
+    /// Whether one that asks now probably gets leave.
+    pub fn is_free() -> bool {
+        let has_others =
+            || Handle::try_current().is_ok_and(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread);
+        UNDER_WAY.load(Ordering::Relaxed) < MOST && has_others()
+    }
+
+    /// Does the work, and has another thread serve the runtime meanwhile.
+    ///
+    /// # Panics
+    /// When the work does.
+    pub fn run<T: Send>(self, work: impl FnOnce() -> T + Send) -> T {
+        let (runtime, span) = (Handle::current(), tracing::Span::current());
+        let mut work = Some(work);
+        tokio::task::block_in_place(|| {
+            std::thread::scope(|scope| {
+                let apart = || {
+                    thread::give_way(NICENESS);
+                    let _runtime = runtime.enter();
+                    span.in_scope(work.take().expect("it is done once"))
+                };
+                let started = std::thread::Builder::new().name("wasmflow-long".into()).spawn_scoped(scope, apart);
+                started.ok().map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            })
+            // The system has no thread to give: this one is at least no worker any more.
+            .unwrap_or_else(|| work.take().expect("nobody has done it")())
+        })
+    }
+}
+
+impl Drop for Apart {
+    fn drop(&mut self) {
+        UNDER_WAY.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,203 @@
+//! The computing time of calls: what one may have, and that it keeps nobody else waiting.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use wasmtime::{Store, UpdateDeadline};
+
+use super::apart::Apart;
+use super::{Broken, Pace, TrapKind};
+use crate::capability::{State, Waited};
+use crate::thread;
+
+/// How often the epoch moves: the grain of the CPU limit, and how long a call that computes on end holds a worker thread at most.
+pub const TICK: Duration = Duration::from_millis(10);
+
+/// A call that a tick finds to have had this much goes on apart from the workers, and so does the stage's next one. Changing threads costs some ten microseconds; most calls
+/// are shorter.
+const LONG: Duration = Duration::from_millis(1);
+
+/// How long a call goes on apart before its runner is turned to: its deadline may have passed, or its runner be cut off.
+const APART: Duration = Duration::from_millis(100);
+
+/// How often the epoch has moved, so that a call can tell a tick that finds it computing from one that passed before.
+static TICKS: AtomicU64 = AtomicU64::new(0);
+
+/// Counts a tick; the epoch moves after it.
+pub fn count_tick() {
+    TICKS.fetch_add(1, Ordering::Relaxed);
+}
+
+/// The computing time of the call that runs.
+///
+/// A call is looked at from the first tick of the epoch that finds it running, and from then on by its thread's clock: neither what it
+/// waits for nor a machine that has no processor for it counts. Most calls are over before that and cost no look at that clock, which
+/// is the system's and takes longer than their beginning.
+#[derive(Debug)]
+pub struct Cpu {
+    limit: Duration,
+    /// In nanoseconds, without the turn under way.
+    spent: AtomicU64,
+    /// What the thread's clock showed when the runtime last turned to the guest, in nanoseconds; 0: no tick has found this call.
+    turn: AtomicU64,
+    /// Nanoseconds from `origin` to when that was.
+    resumed: AtomicU64,
+    /// The ticks until then.
+    ticks: AtomicU64,
+    origin: Instant,
+    /// Waiting for whoever reads what a sink prints.
+    waited: Waited,
+    pace: Arc<Pace>,
+    /// How long calls were held up by the pace, in nanoseconds.
+    held_up: AtomicU64,
+    /// The turn under way is in no worker's way.
+    is_apart: AtomicBool,
+}
+
+impl Cpu {
+    /// Watches over all calls into this store.
+    pub fn watch(store: &mut Store<State>, limit: Duration, pace: Arc<Pace>) -> Arc<Self> {
+        let cpu = Arc::new(Self {
+            limit,
+            spent: AtomicU64::new(0),
+            turn: AtomicU64::new(0),
+            resumed: AtomicU64::new(0),
+            ticks: AtomicU64::new(0),
+            origin: Instant::now(),
+            waited: store.data().output.waited(),
+            pace,
+            held_up: AtomicU64::new(0),
+            is_apart: AtomicBool::new(false),
+        });
+        let watch = cpu.clone();
+        store.epoch_deadline_callback(move |_| watch.tick());
+        store.set_epoch_deadline(1);
+        cpu
+    }
+
+    /// Runs one call, counting from zero, and notes each time the runtime turns to it.
+    pub async fn meter<F>(&self, call: F) -> F::Output
+    where
+        F: Future + Send,
+        F::Output: Send,
+    {
+        self.spent.store(0, Ordering::Relaxed);
+        self.turn.store(0, Ordering::Relaxed);
+        let mut call = pin!(call);
+        poll_fn(|context| {
+            if !self.pace.is_long() {
+                let polled = self.turn_to(call.as_mut(), context);
+                if polled.is_ready() || !self.pace.is_long() {
+                    return polled;
+                }
+            }
+            self.turn_apart(call.as_mut(), context)
+        })
+        .await
+    }
+
+    /// One turn of a call that takes long, or probably does since the one before did.
+    fn turn_apart<F>(&self, call: Pin<&mut F>, context: &mut Context<'_>) -> Poll<F::Output>
+    where
+        F: Future + Send,
+        F::Output: Send,
+    {
+        let Some(apart) = Apart::ask() else { return self.turn_to(call, context) };
+        let waker = context.waker();
+        self.is_apart.store(true, Ordering::Relaxed);
+        let (polled, took) = apart.run(|| {
+            let began = thread::computing_time();
+            let polled = self.turn_to(call, &mut Context::from_waker(waker));
+            (polled, thread::computing_time().saturating_sub(began))
+        });
+        self.is_apart.store(false, Ordering::Relaxed);
+        self.pace.took_long(took >= LONG);
+        polled
+    }
+
+    fn turn_to<F: Future>(&self, call: Pin<&mut F>, context: &mut Context<'_>) -> Poll<F::Output> {
+        self.resumed.store(self.now(), Ordering::Relaxed);
+        self.ticks.store(TICKS.load(Ordering::Relaxed), Ordering::Relaxed);
+        if self.turn.load(Ordering::Relaxed) != 0 {
+            self.turn.store(thread_clock(), Ordering::Relaxed);
+        }
+        let polled = call.poll(context);
+        // A tick may have come upon it meanwhile.
+        match self.turn.load(Ordering::Relaxed) {
+            0 => {}
+            turn => _ = self.spent.fetch_add(thread_clock().saturating_sub(turn), Ordering::Relaxed),
+        }
+        polled
+    }
+
+    /// How long calls have waited for the host so far.
+    pub fn waited(&self) -> Duration {
+        self.waited.total() + Duration::from_nanos(self.held_up.load(Ordering::Relaxed))
+    }
+
+    /// Computing time of the call that has just ended; of one that no tick has found the time since it last went on.
+    pub fn spent(&self) -> Duration {
+        Duration::from_nanos(match self.turn.load(Ordering::Relaxed) {
+            0 => self.now().saturating_sub(self.resumed.load(Ordering::Relaxed)),
+            _ => self.spent.load(Ordering::Relaxed),
+        })
+    }
+
+    /// A tick found guest code running: look at what it has had, and let others have the thread.
+    fn tick(&self) -> wasmtime::Result<UpdateDeadline> {
+        let ran = self.now().saturating_sub(self.resumed.load(Ordering::Relaxed));
+        let clock = thread_clock();
+        if self.turn.load(Ordering::Relaxed) == 0 {
+            // When its turn began by the thread's clock is not known: no earlier than the tick before, or that would have found it.
+            let known = ran.min(TICK.as_nanos() as u64);
+            self.turn.store(clock.saturating_sub(known).max(1), Ordering::Relaxed);
+        }
+        let turn = clock.saturating_sub(self.turn.load(Ordering::Relaxed));
+        // Limit: passed by up to a tick, never cut short.
+        if self.spent.load(Ordering::Relaxed) + turn > self.limit.as_nanos() as u64 {
+            let text = format!("computed longer than {} ms in one call", self.limit.as_millis());
+            return Err(Broken { kind: TrapKind::Cpu, text }.into());
+        }
+        if self.ticks.load(Ordering::Relaxed) == TICKS.load(Ordering::Relaxed) {
+            // It passed while the call waited, or before.
+            return Ok(UpdateDeadline::Continue(1));
+        }
+        if let Some(rest) = self.pace.rest_within(Duration::from_nanos(turn)) {
+            self.held_up.fetch_add(rest.as_nanos() as u64, Ordering::Relaxed);
+            return Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::time::sleep(rest))));
+        }
+        match self.is_apart.load(Ordering::Relaxed) {
+            true if ran < APART.as_nanos() as u64 => return Ok(UpdateDeadline::Continue(1)),
+            false if ran >= LONG.as_nanos() as u64 && Apart::is_free() => {
+                self.pace.took_long(true);
+                return Ok(UpdateDeadline::YieldCustom(1, Box::pin(interruption())));
+            }
+            _ => {}
+        }
+        // Tokio's own yield lets it look for input and timers before this guest goes on. A task that merely wakes itself does not: of those
+        // it runs 61 before it looks, and with a tick each, everybody else waited for seconds.
+        Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
+    }
+
+    fn now(&self) -> u64 {
+        self.origin.elapsed().as_nanos() as u64
+    }
+}
+
+/// Is over when it is asked for the second time. Nobody is woken: whoever asks does it at once.
+async fn interruption() {
+    let mut was_asked = false;
+    poll_fn(|_| match std::mem::replace(&mut was_asked, true) {
+        false => Poll::Pending,
+        true => Poll::Ready(()),
+    })
+    .await;
+}
+
+fn thread_clock() -> u64 {
+    thread::computing_time().as_nanos() as u64
+}
