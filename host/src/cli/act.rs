@@ -248,7 +248,9 @@ fn report_text(report: &Value) -> String {
     }
     lines.push(format!("pause: {} ms", report["pause_ms"]));
     if let (Some(gap), Some(usual)) = (report["gap_ms"].as_f64(), report["usual_gap_p99_ms"].as_f64()) {
-        lines.push(format!("between two batches: {gap} ms, at most times not over {usual} ms before"));
+        lines.push(format!(
+            "between two batches: {gap} ms; at 99 of 100 moments before it would have been {usual} ms or less"
+        ));
     }
     lines.push(match report["watch"].as_str() {
         Some("passed") => "watched: it does as well as the one before".into(),

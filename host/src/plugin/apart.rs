@@ -65,3 +65,38 @@ impl Drop for Apart {
         UNDER_WAY.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // One test, as all leaves are in one count.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn so_many_calls_go_on_apart_each_on_a_thread_that_gives_way_in_the_same_runtime() {
+        let (here, runtime) = (std::thread::current().id(), Handle::current().id());
+        let apart = Apart::ask().expect("nobody else is apart");
+        let there = apart.run(|| {
+            // SAFETY: the call reads no memory.
+            let niceness = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+            (std::thread::current().id() == here, Handle::current().id() == runtime, niceness)
+        });
+        assert_eq!((there.0, there.1), (false, true));
+        #[cfg(target_os = "linux")]
+        assert_eq!(there.2, NICENESS);
+
+        let apart = Apart::ask().expect("the one before is over");
+        let panic =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| apart.run(|| panic!("as the test wants it"))));
+        assert_eq!(panic.expect_err("it panics").downcast_ref(), Some(&"as the test wants it"));
+
+        let most: Vec<_> = (0..MOST).map(|_| Apart::ask().expect("there is room")).collect();
+        assert!(Apart::ask().is_none());
+        drop(most);
+        assert!(Apart::ask().is_some());
+    }
+
+    #[tokio::test]
+    async fn in_a_runtime_of_one_thread_no_call_leaves() {
+        assert!(Apart::ask().is_none());
+    }
+}

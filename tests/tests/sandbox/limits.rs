@@ -65,11 +65,10 @@ async fn a_trapped_instance_is_never_entered_again() {
     assert_eq!(instance.worn(), Some(Worn::Dead));
 }
 
-#[tokio::test]
-async fn an_endless_loop_ends_at_the_cpu_limit_and_holds_no_worker() {
+/// Lets a plugin loop to its end. Gives how many turns another task had meanwhile that always wants one.
+async fn turns_beside_a_loop() -> u32 {
     let mut instance =
         interceptor(&stage_for(PluginKind::Interceptor, "loop"), json!({ "mode": "loop" })).await.unwrap();
-    // A runtime of one thread: whenever the loop lets go of it the other task has its turn, and else it has none.
     let turns = Arc::new(AtomicU32::new(0));
     let counted = turns.clone();
     let other = tokio::spawn(std::future::poll_fn(move |context| {
@@ -78,14 +77,29 @@ async fn an_endless_loop_ends_at_the_cpu_limit_and_holds_no_worker() {
         Poll::<()>::Pending
     }));
     let looping = tokio::spawn(async move {
-        let started = Instant::now();
-        (trap(instance.intercept(&batch(&["a"]), 1).await).0, started.elapsed(), turns.load(Ordering::Relaxed))
+        let (started, before) = (Instant::now(), turns.load(Ordering::Relaxed));
+        let kind = trap(instance.intercept(&batch(&["a"]), 1).await).0;
+        (kind, started.elapsed(), turns.load(Ordering::Relaxed) - before)
     });
     let (kind, took, turns) = looping.await.unwrap();
     other.abort();
     assert_eq!(kind, TrapKind::Cpu);
     assert!(took >= CPU && took < CPU * 20, "{took:?}");
+    turns
+}
+
+#[tokio::test]
+async fn an_endless_loop_ends_at_the_cpu_limit_and_holds_no_worker() {
+    // A runtime of one thread: whenever the loop lets go of it the other task has its turn, and else it has none.
+    let turns = turns_beside_a_loop().await;
     assert!(turns >= 10, "others had {turns} turns meanwhile");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_endless_loop_goes_on_apart_and_leaves_the_only_worker_to_others() {
+    // With a turn of the loop between two of its own, or between 61, the other task would have some hundreds.
+    let turns = turns_beside_a_loop().await;
+    assert!(turns >= 10_000, "others had {turns} turns meanwhile");
 }
 
 #[tokio::test]
