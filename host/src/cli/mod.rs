@@ -175,19 +175,9 @@ fn environment(name: &str) -> Option<std::ffi::OsString> {
     std::env::var_os(name)
 }
 
-/// Limit: worker threads beside one for each core. Calls that take long leave the workers (`plugin/apart.rs`), but stages that make many short ones
-/// without a pause hold theirs for many at a time. With threads to spare it is the system that shares the cores, and it serves
-/// whoever has little to do before that.
-const SPARE_WORKERS: usize = 2;
-
 /// A runtime for commands that wait.
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(cores + SPARE_WORKERS)
-        .enable_all()
-        .thread_name("wasmflow")
-        .build()
+    tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("wasmflow").build()
 }
 
 fn completions(shell: clap_complete::Shell) -> ExitCode {

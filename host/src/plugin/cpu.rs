@@ -24,12 +24,24 @@ const LONG: Duration = Duration::from_millis(1);
 /// How long a call goes on apart before its runner is turned to: its deadline may have passed, or its runner be cut off.
 const APART: Duration = Duration::from_millis(100);
 
+/// How often the epoch moves when for [`IDLE_TICKS`] it has found nobody computing: an agent that waits costs less so. A call that computes
+/// on end is found so much later then, once.
+const IDLE_TICK: Duration = Duration::from_millis(100);
+const IDLE_TICKS: u64 = 100;
+
 /// How often the epoch has moved, so that a call can tell a tick that finds it computing from one that passed before.
 static TICKS: AtomicU64 = AtomicU64::new(0);
 
-/// Counts a tick; the epoch moves after it.
-pub fn count_tick() {
-    TICKS.fetch_add(1, Ordering::Relaxed);
+/// The last of them that found a call computing.
+static FOUND: AtomicU64 = AtomicU64::new(0);
+
+/// Counts a tick; the epoch moves after it. Gives how long it is to the next.
+pub fn count_tick() -> Duration {
+    let tick = TICKS.fetch_add(1, Ordering::Relaxed);
+    match tick.saturating_sub(FOUND.load(Ordering::Relaxed)) {
+        ..IDLE_TICKS => TICK,
+        _ => IDLE_TICK,
+    }
 }
 
 /// The computing time of the call that runs.
@@ -162,10 +174,12 @@ impl Cpu {
             let text = format!("computed longer than {} ms in one call", self.limit.as_millis());
             return Err(Broken { kind: TrapKind::Cpu, text }.into());
         }
-        if self.ticks.load(Ordering::Relaxed) == TICKS.load(Ordering::Relaxed) {
+        let ticks = TICKS.load(Ordering::Relaxed);
+        if self.ticks.load(Ordering::Relaxed) == ticks {
             // It passed while the call waited, or before.
             return Ok(UpdateDeadline::Continue(1));
         }
+        FOUND.store(ticks, Ordering::Relaxed);
         if let Some(rest) = self.pace.rest_within(Duration::from_nanos(turn)) {
             self.held_up.fetch_add(rest.as_nanos() as u64, Ordering::Relaxed);
             return Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::time::sleep(rest))));

@@ -147,8 +147,9 @@ impl Ticker {
     fn start(wasm: wasmtime::Engine) -> std::io::Result<Self> {
         let (stop, stopped) = channel();
         let thread = crate::thread::spawn("wasmflow-epoch", move || {
-            while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
-                cpu::count_tick();
+            let mut next = TICK;
+            while stopped.recv_timeout(next) == Err(RecvTimeoutError::Timeout) {
+                next = cpu::count_tick();
                 wasm.increment_epoch();
             }
         })?;
