@@ -17,9 +17,9 @@ use crate::thread;
 /// How often the epoch moves: the grain of the CPU limit, and how long a call that computes on end holds a worker thread at most.
 pub const TICK: Duration = Duration::from_millis(10);
 
-/// A call that a tick finds to have had this much goes on apart from the workers, and so does the stage's next one. Changing threads costs some ten microseconds; most calls
-/// are shorter.
-const LONG: Duration = Duration::from_millis(1);
+/// A call that a tick finds to have had this much goes on apart from the workers, and so does the stage's next one. Long enough that
+/// what only moves a batch of events, into Kafka for one, keeps its thread and its priority.
+const LONG: Duration = TICK;
 
 /// How long a call goes on apart before its runner is turned to: its deadline may have passed, or its runner be cut off.
 const APART: Duration = Duration::from_millis(100);
