@@ -23,18 +23,12 @@ pub struct Apart(());
 impl Apart {
     /// Nothing: too many are, or the runtime has but one thread, which nobody could serve meanwhile.
     pub fn ask() -> Option<Self> {
-        if !Self::is_free() {
+        let runtime = Handle::try_current().ok()?;
+        if runtime.runtime_flavor() != RuntimeFlavor::MultiThread || UNDER_WAY.load(Ordering::Relaxed) >= MOST {
             return None;
         }
         UNDER_WAY.fetch_add(1, Ordering::Relaxed);
         Some(Self(()))
-    }
-
-    /// Whether one that asks now probably gets leave.
-    pub fn is_free() -> bool {
-        let has_others =
-            || Handle::try_current().is_ok_and(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread);
-        UNDER_WAY.load(Ordering::Relaxed) < MOST && has_others()
     }
 
     /// Does the work, and has another thread serve the runtime meanwhile.

@@ -14,7 +14,8 @@ use super::{Broken, Pace, TrapKind};
 use crate::capability::{State, Waited};
 use crate::thread;
 
-/// How often the epoch moves: the grain of the CPU limit, and how long a call that computes on end holds a worker thread at most.
+/// How often the epoch moves: the grain of the CPU limit, and how long a call that computes on end holds a worker thread at most, but for
+/// [`IDLE_TICK`].
 pub const TICK: Duration = Duration::from_millis(10);
 
 /// A call that a tick finds to have had this much goes on apart from the workers, and so does the stage's next one. Long enough that
@@ -100,25 +101,19 @@ impl Cpu {
         self.spent.store(0, Ordering::Relaxed);
         self.turn.store(0, Ordering::Relaxed);
         let mut call = pin!(call);
-        poll_fn(|context| {
-            if !self.pace.is_long() {
-                let polled = self.turn_to(call.as_mut(), context);
-                if polled.is_ready() || !self.pace.is_long() {
-                    return polled;
-                }
-            }
-            self.turn_apart(call.as_mut(), context)
+        poll_fn(|context| match self.pace.is_long().then(Apart::ask).flatten() {
+            Some(apart) => self.turn_apart(apart, call.as_mut(), context),
+            None => self.turn_to(call.as_mut(), context),
         })
         .await
     }
 
     /// One turn of a call that takes long, or probably does since the one before did.
-    fn turn_apart<F>(&self, call: Pin<&mut F>, context: &mut Context<'_>) -> Poll<F::Output>
+    fn turn_apart<F>(&self, apart: Apart, call: Pin<&mut F>, context: &mut Context<'_>) -> Poll<F::Output>
     where
         F: Future + Send,
         F::Output: Send,
     {
-        let Some(apart) = Apart::ask() else { return self.turn_to(call, context) };
         let waker = context.waker();
         self.is_apart.store(true, Ordering::Relaxed);
         let (polled, took) = apart.run(|| {
@@ -169,7 +164,7 @@ impl Cpu {
             self.turn.store(clock.saturating_sub(known).max(1), Ordering::Relaxed);
         }
         let turn = clock.saturating_sub(self.turn.load(Ordering::Relaxed));
-        // Limit: passed by up to a tick, never cut short.
+        // Limit: passed by up to a tick, by up to `IDLE_TICK` where nobody had computed before, never cut short.
         if self.spent.load(Ordering::Relaxed) + turn > self.limit.as_nanos() as u64 {
             let text = format!("computed longer than {} ms in one call", self.limit.as_millis());
             return Err(Broken { kind: TrapKind::Cpu, text }.into());
@@ -186,10 +181,8 @@ impl Cpu {
         }
         match self.is_apart.load(Ordering::Relaxed) {
             true if ran < APART.as_nanos() as u64 => return Ok(UpdateDeadline::Continue(1)),
-            false if ran >= LONG.as_nanos() as u64 && Apart::is_free() => {
-                self.pace.took_long(true);
-                return Ok(UpdateDeadline::YieldCustom(1, Box::pin(interruption())));
-            }
+            // Its next turn is apart.
+            false if ran >= LONG.as_nanos() as u64 => self.pace.took_long(true),
             _ => {}
         }
         // Tokio's own yield lets it look for input and timers before this guest goes on. A task that merely wakes itself does not: of those
@@ -200,16 +193,6 @@ impl Cpu {
     fn now(&self) -> u64 {
         self.origin.elapsed().as_nanos() as u64
     }
-}
-
-/// Is over when it is asked for the second time. Nobody is woken: whoever asks does it at once.
-async fn interruption() {
-    let mut was_asked = false;
-    poll_fn(|_| match std::mem::replace(&mut was_asked, true) {
-        false => Poll::Pending,
-        true => Poll::Ready(()),
-    })
-    .await;
 }
 
 fn thread_clock() -> u64 {

@@ -112,13 +112,15 @@ fn a_pipeline_goes_on_beside_those_that_work_as_fast_as_they_can() {
     let offered = greatest_rate() / 2.0;
     let port = free_port();
     let good = PipelineFile::new("good", &pipelines::netcat_to(port, CONSOLE));
-    let busy: Vec<_> = (0..3).map(|number| PipelineFile::new(&format!("busy-{number}"), BUSY)).collect();
+    let stages = format!("{BUSY}{}", pipelines::NOWHERE);
+    let busy: Vec<_> = (0..3).map(|number| PipelineFile::new(&format!("busy-{number}"), &stages)).collect();
     let others: Vec<&str> = busy.iter().map(|file| file.path().to_str().expect("the path is text")).collect();
     let asked = Asked::run_with(&good, &others, &[]);
     keeps_its_rate(&asked, NetcatClient::connect(port), offered);
     asked.agent.kill();
 }
 
+/// In front of [`pipelines::NOWHERE`].
 const BUSY: &str = r#"
     [sources.stress]
     plugin = "stress"
@@ -127,11 +129,6 @@ const BUSY: &str = r#"
     [interceptors.replace]
     plugin = "search-replace"
     config = { pattern = "[a-f]+", replacement = "x" }
-    [channels.events]
-    type = "memory"
-    [sinks.nowhere]
-    plugin = "null"
-    channel = "events"
 "#;
 
 /// Offers so many lines a second, whenever answers come, and asks that they come in time and memory stays bounded.
