@@ -4,24 +4,33 @@
 //! write to a full pipe blocks, and a worker thread of the runtime must not.
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags, pwritev2};
+use rustix::pipe::{fcntl_getpipe_size, fcntl_setpipe_size};
 use tokio::sync::Notify;
 
 /// Limit: bytes that wait for the reader before a printing sink is held.
 const MAX_WAITING_BYTES: usize = 1 << 20;
 /// A pipe that is ready to be written takes this much without blocking (POSIX, `PIPE_BUF`).
 const PIECE_BYTES: usize = 4096;
+/// What a pipe is asked to hold: as much as Linux gives without privileges. Its own 64 KiB are less than a batch, so that the
+/// thread that waits for the reader would be needed for each.
+const PIPE_BYTES: usize = 1 << 20;
+/// pwritev2(2): go on where the last write ended.
+const WHERE_IT_IS: u64 = u64::MAX;
 
 /// A file descriptor that many print to.
 #[derive(Debug)]
 pub struct Console {
     fd: OwnedFd,
+    /// Whether it can be written to without blocking whatever the size: pipes can since Linux 6.4, terminals cannot.
+    knows_nowait: AtomicBool,
     queue: Mutex<Queue>,
     filled: Condvar,
     moved: Notify,
@@ -51,7 +60,12 @@ impl Console {
     }
 
     pub fn new(fd: OwnedFd) -> Arc<Self> {
-        Arc::new(Self { fd, queue: Mutex::default(), filled: Condvar::new(), moved: Notify::new() })
+        // What is no pipe, or may hold no more, stays as it is.
+        if fcntl_getpipe_size(&fd).is_ok_and(|bytes| bytes < PIPE_BYTES) {
+            let _ = fcntl_setpipe_size(&fd, PIPE_BYTES);
+        }
+        let knows_nowait = AtomicBool::new(true);
+        Arc::new(Self { fd, knows_nowait, queue: Mutex::default(), filled: Condvar::new(), moved: Notify::new() })
     }
 
     /// Prints these bytes after all that were submitted before, and answers their number for [`written`](Self::written).
@@ -117,14 +131,27 @@ impl Console {
 
     /// Writes what can be written without blocking.
     fn write_ready(&self, bytes: &mut Bytes, queue: &mut Queue) {
-        while !bytes.is_empty() && queue.failed.is_none() && self.is_writable() {
-            let piece = &bytes[..bytes.len().min(PIECE_BYTES)];
-            match rustix::io::write(&self.fd, piece) {
-                Ok(count) => drop(bytes.split_to(count)),
+        while !bytes.is_empty() && queue.failed.is_none() {
+            match self.write_now(bytes) {
+                Ok(count) => bytes.advance(count),
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return,
                 Err(error) => queue.failed = Some(io::Error::from(error).kind()),
             }
+        }
+    }
+
+    /// Writes as much as there is room for.
+    fn write_now(&self, bytes: &[u8]) -> Result<usize, Errno> {
+        if self.knows_nowait.load(Ordering::Relaxed) {
+            match pwritev2(&self.fd, &[IoSlice::new(bytes)], WHERE_IT_IS, ReadWriteFlags::NOWAIT) {
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.knows_nowait.store(false, Ordering::Relaxed),
+                written => return written,
+            }
+        }
+        match self.is_writable() {
+            true => rustix::io::write(&self.fd, &bytes[..bytes.len().min(PIECE_BYTES)]),
+            false => Err(Errno::AGAIN),
         }
     }
 
@@ -206,7 +233,7 @@ mod tests {
         let (mut reader, console) = pipe();
         let mut expected = Vec::new();
         let mut last = 0;
-        for line in 0..40_000 {
+        for line in 0..60_000 {
             let line = format!("line {line} with some more text to fill the pipe\n");
             expected.extend_from_slice(line.as_bytes());
             last = console.submit(line.into());

@@ -86,6 +86,8 @@ impl<'b> Copy<'b> {
     /// Feeds both partitions until `stop`, so that there is always something to copy; gives how many records each has.
     pub fn feed(&self, stop: &AtomicBool) -> anyhow::Result<u64> {
         const AT_ONCE: u64 = 500;
+        // 50,000 records a second, in batches of 100 at most: a swap meets some each time, and what is more only takes longer to read back.
+        const PAUSE: Duration = Duration::from_millis(20);
         // Some seconds' work for a busy machine.
         const AHEAD: u64 = 40_000;
         let feeder = Feeder::to(&self.topics, &format!("{}-in", self.name))?;
@@ -96,6 +98,7 @@ impl<'b> Copy<'b> {
                 feeder.feed(partition, lines)?;
             }
             fed += AT_ONCE;
+            std::thread::sleep(PAUSE);
             let is_ahead =
                 || anyhow::Ok(fed * PARTITIONS as u64 > self.topics.count(&format!("{}-out", self.name))? + AHEAD);
             while fed.is_multiple_of(10 * AT_ONCE) && is_ahead()? && !stop.load(Ordering::Relaxed) {

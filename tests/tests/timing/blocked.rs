@@ -89,7 +89,7 @@ fn with_a_console_that_nobody_reads_the_agent_waits_and_goes_on_at_once() {
     let pipeline = pipeline("blocked-console", port, sinks);
     let mut agent = pipeline.run_unread();
     let mut client = NetcatClient::connect(port);
-    // The pipe holds 64 KiB and both sinks write to it.
+    // The pipe holds 1 MiB, as much more waits in the host, and both sinks write to it.
     std::thread::sleep(Duration::from_secs(1));
     client.send("before");
     std::thread::sleep(Duration::from_millis(500));

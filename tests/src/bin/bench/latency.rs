@@ -126,9 +126,18 @@ impl Netcat {
         std::thread::spawn(move || {
             let mut console = BufReader::with_capacity(256 << 10, console);
             let mut line = Vec::new();
-            while console.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
-                recorder.arrived(&line);
-                line.clear();
+            while let Ok(mut rest) = console.fill_buf()
+                && !rest.is_empty()
+            {
+                // One look at the clock for what one read has brought: sender, pipeline and reader share the machine.
+                let (came, bytes) = (Instant::now(), rest.len());
+                while rest.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+                    if line.ends_with(b"\n") {
+                        recorder.arrived(&line, came);
+                        line.clear();
+                    }
+                }
+                console.consume(bytes);
             }
         });
         arrivals
@@ -279,7 +288,7 @@ impl Loop {
         let mut recorder = Recorder::of(arrivals);
         while !is_enough(arrivals.count()) {
             if let Some(body) = self.reader.next(Duration::from_millis(100))? {
-                recorder.arrived(&body);
+                recorder.arrived(&body, Instant::now());
             }
         }
         Ok(())

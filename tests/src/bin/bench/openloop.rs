@@ -40,9 +40,9 @@ impl Schedule {
         (self.rate * self.span.as_secs_f64()) as u64
     }
 
-    /// When this event is meant to be sent.
-    fn due(&self, number: u64) -> Duration {
-        Duration::from_secs_f64(number as f64 / self.rate)
+    /// When this event is meant to be sent, in seconds from the start.
+    fn due(&self, number: u64) -> f64 {
+        number as f64 / self.rate
     }
 
     /// Sends every event when it is due; `send` gets the numbers of those that are due together.
@@ -62,13 +62,11 @@ impl Schedule {
         Ok(())
     }
 
-    /// How late the event of this number is now.
-    pub fn lateness(&self, number: u64) -> Duration {
-        self.start.elapsed().saturating_sub(self.due(number))
-    }
-
-    fn counts(&self, number: u64) -> bool {
-        self.due(number) >= WARM_UP
+    /// How late the event of this number is that came then, in milliseconds; nothing where it does not count.
+    fn lateness(&self, number: u64, came: Instant) -> Option<f64> {
+        let due = self.due(number);
+        let counts = due >= WARM_UP.as_secs_f64();
+        counts.then(|| 1e3 * (came.duration_since(self.start).as_secs_f64() - due).max(0.0))
     }
 }
 
@@ -139,16 +137,14 @@ impl<A: Deref<Target = Arrivals>> Recorder<A> {
         Self { arrivals, millis: Vec::with_capacity(NOTED_AT_ONCE) }
     }
 
-    /// Notes one event by its body; what has no number is none.
+    /// Notes one event by its body, and when the reader had it; what has no number is none.
     ///
     /// # Panics
     /// When another thread has panicked.
-    pub fn arrived(&mut self, body: &[u8]) {
+    pub fn arrived(&mut self, body: &[u8], came: Instant) {
         let Some(number) = number_in(body) else { return };
         let schedule = &self.arrivals.schedule;
-        if schedule.counts(number) {
-            self.millis.push(schedule.lateness(number).as_secs_f64() * 1e3);
-        }
+        self.millis.extend(schedule.lateness(number, came));
         let is_last = self.arrivals.count.load(Ordering::Relaxed) + 1 == schedule.events();
         if is_last || self.millis.len() == NOTED_AT_ONCE {
             self.arrivals.millis.lock().expect("no holder panics").append(&mut self.millis);
@@ -185,7 +181,7 @@ mod tests {
                 for number in numbers {
                     let mut body = Vec::new();
                     push_body(&mut body, number);
-                    recorder.arrived(&body);
+                    recorder.arrived(&body, Instant::now());
                 }
                 Ok(())
             })
