@@ -59,12 +59,27 @@ pub struct Id(usize);
 /// Workloads and references that take turns.
 pub struct Contest<'c> {
     rounds: usize,
+    order: Order,
     entrants: Vec<Entrant<'c>>,
+}
+
+/// Who comes first in a round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    /// Always as entered: some tell what the one before them found.
+    Entered,
+    /// Each round the other way round: what a run leaves for the disk or the broker to do meets not always the same one.
+    Turning,
 }
 
 impl<'c> Contest<'c> {
     pub fn new(rounds: usize) -> Self {
-        Self { rounds, entrants: Vec::new() }
+        Self { rounds, order: Order::Entered, entrants: Vec::new() }
+    }
+
+    /// One whose entrants know nothing of each other.
+    pub fn turning(rounds: usize) -> Self {
+        Self { order: Order::Turning, ..Self::new(rounds) }
     }
 
     /// Something to hold workloads against. `run` gets the number of the round, from 0.
@@ -114,7 +129,8 @@ impl<'c> Contest<'c> {
     pub fn run(mut self, report: &mut Report) -> anyhow::Result<()> {
         let (count, rounds) = (self.entrants.len(), self.rounds);
         for round in 0..rounds {
-            for (number, entrant) in self.entrants.iter_mut().enumerate() {
+            for (number, place) in self.places(round).enumerate() {
+                let entrant = &mut self.entrants[place];
                 if entrant.failure.is_some() {
                     continue;
                 }
@@ -140,6 +156,11 @@ impl<'c> Contest<'c> {
             bail!("{} failed, the first: {}", failed.len(), first.failure.as_deref().unwrap_or_default());
         }
         Ok(())
+    }
+
+    fn places(&self, round: usize) -> impl Iterator<Item = usize> + use<> {
+        let (count, is_turned) = (self.entrants.len(), self.order == Order::Turning && round % 2 == 1);
+        (0..count).map(move |number| if is_turned { count - 1 - number } else { number })
     }
 
     fn lines(&self, part: &str) -> Vec<Line> {
@@ -201,7 +222,7 @@ mod tests {
     #[test]
     fn entrants_take_turns_and_each_round_is_compared_with_itself() {
         let turns = RefCell::new(String::new());
-        let mut contest = Contest::new(3);
+        let mut contest = Contest::turning(3);
         let reference = contest.reference("theirs", |round| {
             turns.borrow_mut().push('r');
             Ok(Sample::of(10.0 * (round + 1) as f64))
@@ -211,7 +232,8 @@ mod tests {
             Ok(Sample::of(5.0 * (round + 1) as f64))
         });
         for round in 0..3 {
-            for entrant in &mut contest.entrants {
+            for place in contest.places(round) {
+                let entrant = &mut contest.entrants[place];
                 let sample = (entrant.run)(round).unwrap();
                 entrant.samples.push(sample);
             }
@@ -222,7 +244,7 @@ mod tests {
         assert_eq!((ratio.min, ratio.median, ratio.max), (0.5, 0.5, 0.5), "although the machine became faster");
         assert_eq!((lines[0].ours.min, lines[0].ours.max), (5.0, 15.0));
         drop(contest);
-        assert_eq!(turns.into_inner(), "rwrwrw");
+        assert_eq!(turns.into_inner(), "rwwrrw");
     }
 
     #[test]

@@ -83,9 +83,9 @@ fn copies(report: &mut Report, cells: &[Copying], runs: usize) -> anyhow::Result
     let topics = Topics::at(broker.address());
     for cell in cells {
         filled(broker, &cell.input(), cell.partitions, cell.records(), cell.body_bytes)?;
-        filled(broker, &one_record(cell.partitions), cell.partitions, 1, 100)?;
+        filled(broker, &cell.base_input(), cell.partitions, cell.base(), cell.body_bytes)?;
     }
-    let mut contest = Contest::new(runs);
+    let mut contest = Contest::turning(runs);
     let topics = &topics;
     for &cell in cells {
         let raw = contest.reference(cell.reference(), move |_| {
@@ -96,11 +96,6 @@ fn copies(report: &mut Report, cells: &[Copying], runs: usize) -> anyhow::Result
         });
     }
     contest.run(report)
-}
-
-/// A topic that a copy can be had of at once: what starting, joining and stopping cost.
-fn one_record(partitions: i32) -> String {
-    format!("bench-one-{partitions}")
 }
 
 /// Makes a topic and fills it by the raw loop, unless another part of this run has.
@@ -169,20 +164,28 @@ impl Copying {
 
     /// Enough for some seconds.
     fn records(&self) -> u64 {
-        if self.body_bytes == 1024 { 1_000_000 } else { 3_000_000 }
+        if self.body_bytes == 1024 { 1_200_000 } else { 3_600_000 }
+    }
+
+    /// What is copied to learn what starting, joining the group and stopping cost. Not a few records: a fetch of partitions that have
+    /// no more waits for half a second (`fetch.wait.max.ms`), which a copy of many never does, and the loop would seem that much faster.
+    fn base(&self) -> u64 {
+        self.records() / 6
     }
 
     fn input(&self) -> String {
         format!("bench-in-{}-{}", self.body_bytes, self.partitions)
     }
 
-    /// What all records cost beyond the first, whose cost is that of starting, joining the group and stopping. The copy goes into a
-    /// fresh topic, which must then hold every record.
+    fn base_input(&self) -> String {
+        format!("{}-base", self.input())
+    }
+
+    /// What all records cost beyond the base. Each copy goes into a fresh topic, which must then hold every record.
     fn copied(&self, topics: &Topics, copier: impl Fn(&str, &str, u64) -> Program) -> anyhow::Result<Sample> {
-        let one = copied(topics, &one_record(self.partitions), self.partitions, 1, &copier)?;
+        let base = copied(topics, &self.base_input(), self.partitions, self.base(), &copier)?;
         let all = copied(topics, &self.input(), self.partitions, self.records(), &copier)?;
-        let sample = Sample::rate(self.records() as f64, &all.beyond(one));
-        Ok(sample)
+        Ok(Sample::rate((self.records() - self.base()) as f64, &all.beyond(base)))
     }
 
     fn raw(&self, broker: &KafkaBroker, from: &str, to: &str, records: u64) -> Program {
@@ -224,6 +227,8 @@ fn copied(
 ) -> anyhow::Result<Cost> {
     let to = format!("bench-out-{:08x}", rand::random::<u32>());
     topics.create(&to, partitions)?;
+    // What the runs before have written is not this one's to wait for.
+    rustix::fs::sync();
     let cost = copier(from, &to, records).run().context("the copier failed")?;
     let arrived = topics.count(&to)?;
     anyhow::ensure!(arrived >= records, "`{to}` holds {arrived} of {records} records");

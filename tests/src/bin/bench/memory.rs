@@ -50,7 +50,7 @@ const ROADS: &[Road] = &[
 ];
 
 pub fn measure(report: &mut Report, measuring: &Measuring) -> anyhow::Result<()> {
-    let mut contest = Contest::new(measuring.runs);
+    let mut contest = Contest::turning(measuring.runs);
     for road in ROADS {
         let events = enough(|events| Ok(road.agent(events, quiet_run)?.wall))?;
         let in_place = contest

@@ -33,7 +33,7 @@ pub fn measure(report: &mut Report, measuring: &Measuring) -> anyhow::Result<()>
     write_lines(&one, 1)?;
     let name = few.display().to_string();
     let both_headers = [("file", &name[..]), ("offset", "123456789")];
-    let mut contest = Contest::new(measuring.runs);
+    let mut contest = Contest::turning(measuring.runs);
     let counted = contest.reference("counting newlines, as `wc -l`", |_| in_process(&file, count));
     contest
         .line("1 GB of 100 B lines to null (beside counting)", "lines/s", Some(counted), |_| cost(&file, &one, USUAL));
