@@ -29,7 +29,7 @@ use crate::report::Report;
 /// Of the greatest rate, in percent.
 const LOADS: [u32; 3] = [10, 50, 90];
 /// How long each load is measured in each round.
-const SPAN: Duration = Duration::from_secs(2);
+const SPAN: Duration = Duration::from_secs(4);
 /// How long the greatest rate is measured.
 const GREATEST: Duration = Duration::from_secs(3);
 /// Until all that was sent has arrived.
