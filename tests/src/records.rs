@@ -242,13 +242,18 @@ impl Topics {
             .set("group.id", "wasmflow-tests-reader")
             .set("enable.auto.commit", "false")
             .set("enable.partition.eof", "true")
+            // The end is told by a fetch that brings nothing: it need not wait for more.
+            .set("fetch.wait.max.ms", "10")
             .set("isolation.level", isolation)
             .create()?;
+        // Records may go on to arrive, so that no fetch brings nothing.
+        let (_, end) = consumer.fetch_watermarks(topic, partition, LIMIT)?;
         let mut assignment = TopicPartitionList::new();
         assignment.add_partition_offset(topic, partition, Offset::Beginning)?;
         consumer.assign(&assignment)?;
         loop {
             match consumer.poll(LIMIT) {
+                Some(Ok(message)) if message.offset() >= end => return Ok(()),
                 Some(Ok(message)) => take(record(&message)),
                 Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
                 Some(Err(error)) => return Err(error).with_context(|| format!("cannot read `{topic}`")),

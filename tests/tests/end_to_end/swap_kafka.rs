@@ -86,7 +86,7 @@ impl<'b> Copy<'b> {
     /// Feeds both partitions until `stop`, so that there is always something to copy; gives how many records each has.
     pub fn feed(&self, stop: &AtomicBool) -> anyhow::Result<u64> {
         const AT_ONCE: u64 = 500;
-        // 50,000 records a second, in batches of 100 at most: a swap meets some each time, and what is more only takes longer to read back.
+        // 50,000 records a second, in batches of 100 at most: several for each of the generations, and no more than are soon read back.
         const PAUSE: Duration = Duration::from_millis(20);
         // Some seconds' work for a busy machine.
         const AHEAD: u64 = 40_000;
