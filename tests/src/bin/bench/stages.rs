@@ -18,8 +18,6 @@ const SPAN: Duration = Duration::from_secs(6);
 /// After the start, until everything has come to rest.
 const REST: Duration = Duration::from_secs(3);
 const LIMIT: Duration = Duration::from_secs(120);
-/// Runs of each where nothing else is said: starts and waits make up most of them.
-const FEW: usize = 3;
 /// What the memory of one stage is the difference to.
 const FEWEST: usize = 2;
 
@@ -42,7 +40,7 @@ const WAYS: [(usize, Layout, &str); 4] = [
 pub fn measure(report: &mut Report, measuring: &Measuring) -> anyhow::Result<()> {
     let fewest = Cell::new(0.0);
     let idled: [Cell<f64>; WAYS.len()] = Default::default();
-    let mut contest = Contest::new(measuring.runs.min(FEW));
+    let mut contest = Contest::new(measuring.runs);
     contest.cost("2 stages: resident", "MB", None, |_| {
         fewest.set(idle(FEWEST, Layout::ManyPipelines)?.0);
         Ok(Sample::of(fewest.get()))
