@@ -69,13 +69,9 @@ impl Process {
         status
     }
 
-    /// Processor time used so far, in user and kernel mode together; its grain is 10 ms.
+    /// Processor time used so far, as [`cpu_time_of`] tells it.
     pub fn cpu_time(&self) -> Duration {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id())).unwrap_or_default();
-        // The command's name, field 2, stands in parentheses and may hold blanks; utime and stime are fields 14 and 15.
-        let after_name = stat.rsplit(')').next().unwrap_or_default();
-        let ticks: u64 = after_name.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum();
-        Duration::from_millis(ticks * 10)
+        cpu_time_of(self.id())
     }
 
     /// Memory resident now, in bytes.
@@ -150,4 +146,13 @@ pub(crate) fn spawn(mut command: Command) -> io::Result<Child> {
     let (answer, spawned) = channel();
     keeper.send((command, answer)).expect("the keeper thread never ends");
     spawned.recv().expect("the keeper thread answers each request")
+}
+
+/// Processor time that a process has used so far, in user and kernel mode together; its grain is 10 ms.
+pub fn cpu_time_of(id: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    // The command's name, field 2, stands in parentheses and may hold blanks; utime and stime are fields 14 and 15.
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    let ticks: u64 = after_name.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum();
+    Duration::from_millis(ticks * 10)
 }

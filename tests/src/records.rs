@@ -10,7 +10,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, Headers as _, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 
 use crate::ledger::Ledger;
 
@@ -180,10 +180,19 @@ impl Topics {
     /// # Errors
     /// When the broker does not answer.
     pub fn count(&self, topic: &str) -> anyhow::Result<u64> {
-        let client: BaseConsumer = self.config().create()?;
-        let ends =
-            self.partitions(topic)?.into_iter().map(|partition| client.fetch_watermarks(topic, partition, LIMIT));
-        ends.map(|watermarks| Ok(u64::try_from(watermarks?.1)?)).sum()
+        self.level(topic)?.records()
+    }
+
+    /// What tells this of one topic again and again.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub fn level(&self, topic: &str) -> anyhow::Result<Level> {
+        let mut ends = TopicPartitionList::new();
+        for partition in self.partitions(topic)? {
+            ends.add_partition_offset(topic, partition, Offset::End)?;
+        }
+        Ok(Level { client: self.config().create()?, ends })
     }
 
     /// Waits until the topic holds at least `count` records.
@@ -260,6 +269,30 @@ impl Topics {
                 None => anyhow::bail!("`{topic}`, partition {partition}, brought nothing for {LIMIT:?}"),
             }
         }
+    }
+}
+
+/// How far a topic is filled; records of a transaction that is still open do not count.
+pub struct Level {
+    client: BaseConsumer,
+    /// Every partition, asked about where it ends.
+    ends: TopicPartitionList,
+}
+
+impl Level {
+    /// # Errors
+    /// When the broker does not answer.
+    pub fn records(&self) -> anyhow::Result<u64> {
+        let found = self.client.offsets_for_times(self.ends.clone(), LIMIT)?;
+        let end = |partition: TopicPartitionListElem<'_>| {
+            partition.error()?;
+            let offset = partition.offset();
+            offset
+                .to_raw()
+                .and_then(|offset| u64::try_from(offset).ok())
+                .with_context(|| format!("{offset:?} is no end"))
+        };
+        found.elements().into_iter().map(end).sum()
     }
 }
 

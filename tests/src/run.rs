@@ -1,11 +1,12 @@
 //! A program run to its end, and what that cost.
 
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
-use crate::process::spawn;
+use crate::process::{cpu_time_of, spawn};
 
 /// What a program used from start to end.
 #[derive(Debug, Clone, Copy)]
@@ -51,20 +52,58 @@ impl Account {
 ///
 /// # Errors
 /// When it cannot be started or does not exit with code 0; its standard error then goes to the test's.
-pub fn run(mut command: Command) -> anyhow::Result<Cost> {
-    command.stdin(Stdio::null()).stdout(Stdio::null());
-    let program = command.get_program().to_string_lossy().into_owned();
-    let start = Instant::now();
-    let child = spawn(command).with_context(|| format!("cannot start `{program}`"))?;
-    let (status, usage) = wait(child.id())?;
-    let wall = start.elapsed();
-    ensure!(status == 0, "`{program}` failed with wait status {status}");
-    Ok(Cost {
-        wall,
-        cpu: time(usage.ru_utime) + time(usage.ru_stime),
-        // Linux counts `ru_maxrss` in KiB.
-        peak_resident_bytes: u64::try_from(usage.ru_maxrss)? * 1024,
-    })
+pub fn run(command: Command) -> anyhow::Result<Cost> {
+    Running::start(command)?.wait()
+}
+
+/// A program that runs, its output thrown away.
+#[derive(Debug)]
+pub struct Running {
+    program: String,
+    child: Child,
+    start: Instant,
+}
+
+impl Running {
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(mut command: Command) -> anyhow::Result<Self> {
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let program = command.get_program().to_string_lossy().into_owned();
+        let start = Instant::now();
+        let child = spawn(command).with_context(|| format!("cannot start `{program}`"))?;
+        Ok(Self { program, child, start })
+    }
+
+    /// What it has cost so far, but for its memory; the grain of the processor's time is 10 ms.
+    pub fn so_far(&self) -> Cost {
+        Cost { wall: self.start.elapsed(), cpu: cpu_time_of(self.child.id()), peak_resident_bytes: 0 }
+    }
+
+    /// Whether it runs no more; what it cost is kept for [`wait`](Self::wait).
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn has_ended(&self) -> anyhow::Result<bool> {
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        Ok(waitid(WaitId::Pid(Pid::from_child(&self.child)), look)?.is_some())
+    }
+
+    /// Waits for its end and tells what it cost.
+    ///
+    /// # Errors
+    /// When it does not exit with code 0; its standard error went to the test's.
+    pub fn wait(self) -> anyhow::Result<Cost> {
+        let (status, usage) = wait(self.child.id())?;
+        let wall = self.start.elapsed();
+        ensure!(status == 0, "`{}` failed with wait status {status}", self.program);
+        Ok(Cost {
+            wall,
+            cpu: time(usage.ru_utime) + time(usage.ru_stime),
+            // Linux counts `ru_maxrss` in KiB.
+            peak_resident_bytes: u64::try_from(usage.ru_maxrss)? * 1024,
+        })
+    }
 }
 
 /// Reaps the child together with its account, which `std` throws away.

@@ -153,6 +153,11 @@ impl Order {
                 return Err(wrong(format!("`wait_for` is `{other}`; it takes switch, first-batch and watch")));
             }
         };
+        if watch.is_zero() && wait_for == WaitFor::FirstBatch {
+            let message =
+                "`wait_for` is first-batch, which needs a watch window, and `watch_ms` is 0; `switch` needs none";
+            return Err(wrong(message.into()));
+        }
         let trigger = Trigger::Operator;
         let request = SwapRequest { plugin, config, shadow, watch, wait_for, trigger, ..SwapRequest::default() };
         Ok((request, upload))

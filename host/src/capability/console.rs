@@ -228,9 +228,27 @@ mod tests {
         assert_eq!(&buffer, b"a line\n");
     }
 
+    #[test]
+    fn a_pipe_takes_a_large_batch_at_once_although_nobody_reads() {
+        for knows_nowait in [true, false] {
+            let (reader, console) = pipe();
+            console.knows_nowait.store(knows_nowait, Ordering::Relaxed);
+            let number = console.submit(vec![b'x'; PIPE_BYTES / 2].into());
+            assert_eq!(console.written(number), Ok(true), "knows_nowait: {knows_nowait}");
+            drop(reader);
+        }
+    }
+
     #[tokio::test]
     async fn a_reader_that_stalls_holds_the_writer_and_gets_all_in_order() {
-        let (mut reader, console) = pipe();
+        for knows_nowait in [true, false] {
+            let (reader, console) = pipe();
+            console.knows_nowait.store(knows_nowait, Ordering::Relaxed);
+            stalled_and_read(reader, console).await;
+        }
+    }
+
+    async fn stalled_and_read(mut reader: std::fs::File, console: Arc<Console>) {
         let mut expected = Vec::new();
         let mut last = 0;
         for line in 0..60_000 {

@@ -55,7 +55,7 @@ pub struct Swap {
 enum Until {
     /// When the new plugin is in its place
     Switch,
-    /// When it has had its first batch
+    /// When it has had its first batch, within the time of `--watch`
     FirstBatch,
     /// When it has been watched
     Watch,

@@ -158,7 +158,10 @@ fn a_stranger_is_refused_with_the_reason_and_counted() {
     let huge =
         format!("POST /v1/stages/console/swap HTTP/1.1\r\nhost: localhost\r\n{right}content-length: 99999999\r\n\r\n");
     assert_eq!(status(huge), Some(413));
-    assert_eq!(asked.post("/v1/stages/console/swap", &right, "{\"plugn\": \"x\"}").status, 400);
+    let swap = |order: &str| asked.post("/v1/stages/console/swap", &right, order);
+    assert_eq!(swap("{\"plugn\": \"x\"}").status, 400);
+    let unseen = swap("{\"plugin\": \"logger\", \"wait_for\": \"first-batch\", \"watch_ms\": 0}");
+    assert!(unseen.status == 400 && unseen.body.contains("needs a watch window"), "{}", unseen.body);
     let nix = asked.get("/v1/stages/nix");
     assert_eq!(nix.status, 404);
     assert!(nix.json()["error"]["message"].as_str().unwrap().contains("`console`"), "{}", nix.body);

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::process::Command;
 use std::sync::Mutex;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use wasmflow_tests::agent::{PipelineFile, quiet_run};
 use wasmflow_tests::binary::wasmflow;
 use wasmflow_tests::broker::KafkaBroker;
 use wasmflow_tests::pipelines;
-use wasmflow_tests::records::Topics;
-use wasmflow_tests::run::{Cost, run};
+use wasmflow_tests::process::LOOK_EVERY;
+use wasmflow_tests::records::{Level, Topics};
+use wasmflow_tests::run::{Cost, Running, run};
 
 use crate::Measuring;
 use crate::contest::{Contest, Sample};
@@ -80,16 +81,18 @@ fn copies(report: &mut Report, cells: &[Copying], runs: usize) -> anyhow::Result
     let topics = Topics::at(broker.address());
     for cell in cells {
         filled(broker, &cell.input(), cell.partitions, cell.records(), cell.body_bytes)?;
-        filled(broker, &cell.base_input(), cell.partitions, cell.base(), cell.body_bytes)?;
+        // The broker compiles its own code while it is used: whoever came first would pay for it.
+        eprintln!("  warming the broker up: {}", cell.name());
+        copied(&topics, cell.partitions, cell.records(), |to| cell.raw(broker, to))?;
     }
     let mut contest = Contest::turning(runs);
     let topics = &topics;
     for &cell in cells {
         let raw = contest.reference(cell.reference(), move |_| {
-            cell.copied(topics, |from, to, records| cell.raw(broker, from, to, records))
+            copied(topics, cell.partitions, cell.records(), |to| cell.raw(broker, to))
         });
         contest.line(cell.name(), "records/s", Some(raw), move |_| {
-            cell.copied(topics, |from, to, _| Program::ours(cell.pipeline(broker, from, to)))
+            copied(topics, cell.partitions, cell.records(), |to| Program::ours(cell.pipeline(broker, to)))
         });
     }
     contest.run(report)
@@ -118,13 +121,6 @@ impl Program {
     /// wasmflow, running the pipeline.
     pub fn ours(pipeline: PipelineFile) -> Self {
         Self { command: quiet_run(&pipeline), pipeline: Some(pipeline) }
-    }
-
-    fn run(self) -> anyhow::Result<Cost> {
-        let Self { command, pipeline } = self;
-        let cost = run(command);
-        drop(pipeline);
-        cost
     }
 }
 
@@ -164,32 +160,16 @@ impl Copying {
         if self.body_bytes == 1024 { 1_200_000 } else { 3_600_000 }
     }
 
-    /// What is copied to learn what starting, joining the group and stopping cost. Not a few records: a fetch of partitions that have
-    /// no more waits for half a second (`fetch.wait.max.ms`), which a copy of many never does, and the loop would seem that much faster.
-    fn base(&self) -> u64 {
-        self.records() / 6
-    }
-
     fn input(&self) -> String {
         format!("bench-in-{}-{}", self.body_bytes, self.partitions)
     }
 
-    fn base_input(&self) -> String {
-        format!("{}-base", self.input())
-    }
-
-    /// What all records cost beyond the base. Each copy goes into a fresh topic, which must then hold every record.
-    fn copied(&self, topics: &Topics, copier: impl Fn(&str, &str, u64) -> Program) -> anyhow::Result<Sample> {
-        let base = copied(topics, &self.base_input(), self.partitions, self.base(), &copier)?;
-        let all = copied(topics, &self.input(), self.partitions, self.records(), &copier)?;
-        Ok(Sample::rate((self.records() - self.base()) as f64, &all.beyond(base)))
-    }
-
-    fn raw(&self, broker: &KafkaBroker, from: &str, to: &str, records: u64) -> Program {
-        let (address, records, interval) = (broker.address(), records.to_string(), INTERVAL_MS.to_string());
+    fn raw(&self, broker: &KafkaBroker, to: &str) -> Program {
+        let (address, from, records) = (broker.address(), self.input(), self.records().to_string());
+        let interval = INTERVAL_MS.to_string();
         let mut command = match self.promise {
-            AtLeastOnce => raw_kafka(&["copy", &address, from, to, &records]),
-            ExactlyOnce => raw_kafka(&["transact", &address, from, to, &records, "--interval-ms", &interval]),
+            AtLeastOnce => raw_kafka(&["copy", &address, &from, to, &records]),
+            ExactlyOnce => raw_kafka(&["transact", &address, &from, to, &records, "--interval-ms", &interval]),
         };
         if self.compressed {
             command.args(["--set", "compression.type=lz4"]);
@@ -197,8 +177,8 @@ impl Copying {
         command.into()
     }
 
-    fn pipeline(&self, broker: &KafkaBroker, from: &str, to: &str) -> PipelineFile {
-        let mut stages = pipelines::topic_to_topic(&broker.address(), from, to);
+    fn pipeline(&self, broker: &KafkaBroker, to: &str) -> PipelineFile {
+        let mut stages = pipelines::topic_to_topic(&broker.address(), &self.input(), to);
         if !self.intercepted {
             stages = stages.replace("    interceptors = [\"affix\"]\n", "").replace(pipelines::AFFIX, "");
         }
@@ -213,24 +193,53 @@ impl Copying {
     }
 }
 
-/// Runs the copier into a fresh topic, which must then hold every record; transactions leave marks beside them. The topic is
+/// Runs the program into a fresh topic, which must then hold every record; transactions leave marks beside them. The topic is
 /// deleted then, so that the disk does not fill.
+///
+/// Measured is from when a sixth of the records has arrived to when all have: to start, to join the group and to stop is no part of a
+/// rate, and how long that takes differs by a second from run to run.
 fn copied(
     topics: &Topics,
-    from: &str,
     partitions: i32,
     records: u64,
-    copier: impl Fn(&str, &str, u64) -> Program,
-) -> anyhow::Result<Cost> {
+    program: impl FnOnce(&str) -> Program,
+) -> anyhow::Result<Sample> {
     let to = format!("bench-out-{:08x}", rand::random::<u32>());
     topics.create(&to, partitions)?;
     // What the runs before have written is not this one's to wait for.
     rustix::fs::sync();
-    let cost = copier(from, &to, records).run().context("the copier failed")?;
-    let arrived = topics.count(&to)?;
-    anyhow::ensure!(arrived >= records, "`{to}` holds {arrived} of {records} records");
+    let level = topics.level(&to)?;
+    let Program { command, pipeline } = program(&to);
+    let running = Running::start(command)?;
+    let passed = [records / 6, records].map(|count| Passed::wait_for(count, &level, &running));
+    let whole = running.wait().context("the copier failed")?;
+    drop(pipeline);
     topics.delete(&to)?;
-    Ok(cost)
+    let [first, last] = passed;
+    let (first, last) = (first?, last?);
+    let cost = Cost { peak_resident_bytes: whole.peak_resident_bytes, ..last.cost.beyond(first.cost) };
+    Ok(Sample::rate((last.records - first.records) as f64, &cost))
+}
+
+/// What a program had cost when so many of its records had arrived.
+struct Passed {
+    records: u64,
+    cost: Cost,
+}
+
+impl Passed {
+    /// At the first look that finds at least `count`.
+    fn wait_for(count: u64, level: &Level, running: &Running) -> anyhow::Result<Self> {
+        loop {
+            let has_ended = running.has_ended()?;
+            let records = level.records()?;
+            if records >= count {
+                return Ok(Self { records, cost: running.so_far() });
+            }
+            ensure!(!has_ended, "{records} of {count} records have arrived, and it has ended");
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
 }
 
 /// Records a second of the raw producer loop, fed from memory, into a fresh topic.
@@ -244,39 +253,22 @@ pub fn produced(
     headers: &[(&str, &str)],
 ) -> anyhow::Result<Sample> {
     let topics = &Topics::at(broker.address());
-    let producer = |_: &str, to: &str, records: u64| {
+    copied(topics, USUAL.partitions, records, |to| {
         let mut command = raw_kafka(&["produce", &broker.address(), to, &records.to_string(), &body_bytes.to_string()]);
         for (name, value) in headers {
             command.arg("--header").arg(format!("{name}={value}"));
         }
         command.into()
-    };
-    let one = copied(topics, "", USUAL.partitions, 1, producer)?;
-    let all = copied(topics, "", USUAL.partitions, records, producer)?;
-    Ok(Sample::rate(records as f64, &all.beyond(one)))
+    })
 }
 
-/// Events a second into a fresh topic. `pipelines` gets the sink's table and gives the pipeline of one event and that of all.
+/// Events a second into a fresh topic. `pipeline` gets the sink's table.
 ///
 /// # Errors
 /// When an event is missing.
-pub fn sent(
-    broker: &KafkaBroker,
-    events: u64,
-    pipelines: impl Fn(&str) -> [PipelineFile; 2],
-) -> anyhow::Result<Sample> {
-    let topics = &Topics::at(broker.address());
-    let sink = |to: &str| {
-        pipelines::topic_sink(&pipelines::connection(&broker.address()), to)
-            .replace(", partition_header = \"kafka.partition\"", "")
-    };
-    let one = copied(topics, "", USUAL.partitions, 1, |_, to, _| {
-        let [one, _] = pipelines(&sink(to));
-        Program::ours(one)
-    })?;
-    let all = copied(topics, "", USUAL.partitions, events, |_, to, _| {
-        let [_, all] = pipelines(&sink(to));
-        Program::ours(all)
-    })?;
-    Ok(Sample::rate(events as f64, &all.beyond(one)))
+pub fn sent(broker: &KafkaBroker, events: u64, pipeline: impl FnOnce(&str) -> PipelineFile) -> anyhow::Result<Sample> {
+    copied(&Topics::at(broker.address()), USUAL.partitions, events, |to| {
+        let sink = pipelines::topic_sink(&pipelines::connection(&broker.address()), to);
+        Program::ours(pipeline(&sink.replace(", partition_header = \"kafka.partition\"", "")))
+    })
 }
