@@ -13,6 +13,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 
 use crate::ledger::Ledger;
+use crate::process::LOOK_EVERY;
 
 /// A record as it was read back.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -180,7 +181,10 @@ impl Topics {
     /// # Errors
     /// When the broker does not answer.
     pub fn count(&self, topic: &str) -> anyhow::Result<u64> {
-        self.level(topic)?.records()
+        let client: BaseConsumer = self.config().create()?;
+        let ends =
+            self.partitions(topic)?.into_iter().map(|partition| client.fetch_watermarks(topic, partition, LIMIT));
+        ends.map(|watermarks| Ok(u64::try_from(watermarks?.1)?)).sum()
     }
 
     /// What tells this of one topic again and again.
@@ -283,16 +287,24 @@ impl Level {
     /// # Errors
     /// When the broker does not answer.
     pub fn records(&self) -> anyhow::Result<u64> {
+        let mut answer = self.ask();
+        // The leader of a topic that was just made may not know yet that it is.
+        let is_early = |error: &KafkaError| error.rdkafka_error_code() == Some(RDKafkaErrorCode::NotLeaderForPartition);
+        let deadline = Instant::now() + LIMIT;
+        while answer.as_ref().is_err_and(is_early) && Instant::now() < deadline {
+            std::thread::sleep(LOOK_EVERY);
+            answer = self.ask();
+        }
+        answer?.into_iter().map(|end| u64::try_from(end).with_context(|| format!("{end} is no end"))).sum()
+    }
+
+    fn ask(&self) -> Result<Vec<i64>, KafkaError> {
         let found = self.client.offsets_for_times(self.ends.clone(), LIMIT)?;
         let end = |partition: TopicPartitionListElem<'_>| {
             partition.error()?;
-            let offset = partition.offset();
-            offset
-                .to_raw()
-                .and_then(|offset| u64::try_from(offset).ok())
-                .with_context(|| format!("{offset:?} is no end"))
+            Ok(partition.offset().to_raw().unwrap_or(-1))
         };
-        found.elements().into_iter().map(end).sum()
+        found.elements().into_iter().map(end).collect()
     }
 }
 
