@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
+use anyhow::{bail, ensure};
 use wasmflow_tests::run::Cost;
 
 use crate::report::{Better, Line, Reference, Report, shown};
@@ -30,6 +30,13 @@ impl Sample {
             cpu: Some(cost.cpu.as_secs_f64() * 1e6 / events),
             resident: Some(cost.peak_resident_bytes as f64 / 1e6),
         }
+    }
+
+    /// # Errors
+    /// When no time was measured: what was taken off took as long as all.
+    fn checked(self) -> anyhow::Result<Self> {
+        ensure!(self.value.is_finite(), "what was taken off for the start took as long as all");
+        Ok(self)
     }
 }
 
@@ -135,7 +142,7 @@ impl<'c> Contest<'c> {
                     continue;
                 }
                 let began = Instant::now();
-                let told = match (entrant.run)(round) {
+                let told = match (entrant.run)(round).and_then(Sample::checked) {
                     Ok(sample) => {
                         entrant.samples.push(sample);
                         shown(sample.value)
