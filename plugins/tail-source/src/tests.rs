@@ -426,10 +426,11 @@ fn thousands_of_files_are_read_with_few_handles() {
     for number in 0..3000 {
         world.append(&format!("{number:04}.log"), format!("{number}\n"));
     }
-    let open = fs::read_dir("/proc/self/fd").unwrap().count();
     assert_eq!(world.settle().len(), 3000);
-    let more = fs::read_dir("/proc/self/fd").unwrap().count() - open;
-    assert!(more <= 300, "{more} handles");
+    // Other tests have files open in the same process.
+    let is_here = |fd: &fs::DirEntry| fs::read_link(fd.path()).is_ok_and(|path| path.starts_with(world.folder.path()));
+    let open = fs::read_dir("/proc/self/fd").unwrap().flatten().filter(is_here).count();
+    assert!((200..=300).contains(&open), "{open} handles");
     world.append("0007.log", "again\n");
     assert_eq!(world.settle_for(Duration::from_millis(1500)), ["again"]);
     world.restart();
