@@ -282,14 +282,16 @@ impl SourceRunner {
                 }
                 Some(Progress::Idle) if wait.is_zero() => self.rest().await,
                 Some(Progress::Idle) => {}
-                Some(Progress::Finished) => {
-                    info!(source = %self.parts.stage.name, "finished");
-                    self.finished = true;
-                }
+                Some(Progress::Finished) => self.finish(),
                 None => {}
             }
         }
         Ok(())
+    }
+
+    fn finish(&mut self) {
+        info!(source = %self.parts.stage.name, "finished");
+        self.finished = true;
     }
 
     async fn let_others_run(&mut self) {

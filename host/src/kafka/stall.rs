@@ -92,8 +92,10 @@ impl Stall {
     fn length(&self) -> Duration {
         match self.state {
             State::Sending => SILENCE,
-            State::Held | State::Free => HOLD,
+            State::Held => HOLD,
             State::Probing => PROBE,
+            // Until an answer comes.
+            State::Free => Duration::MAX,
         }
     }
 }
@@ -126,5 +128,7 @@ mod tests {
     fn after_a_failed_connection_nothing_is_held_before_an_answer() {
         assert_eq!(after(State::Held, Heard::Failure, Duration::ZERO), State::Free);
         assert_eq!(after(State::Free, Heard::Silence, HOLD * 10), State::Free);
+        let free = Stall { state: State::Free, since: Instant::now() };
+        assert!(free.patience() > HOLD * 10, "nobody looks again and again meanwhile");
     }
 }

@@ -16,6 +16,10 @@ const NICENESS: i32 = 10;
 
 static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
 
+/// Whose test takes all leaves there are.
+#[cfg(test)]
+pub static LEAVES: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
+
 /// Leave for one call to go on apart.
 #[derive(Debug)]
 pub struct Apart(());
@@ -64,9 +68,9 @@ impl Drop for Apart {
 mod tests {
     use super::*;
 
-    // One test, as all leaves are in one count.
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
     async fn so_many_calls_go_on_apart_each_on_a_thread_that_gives_way_in_the_same_runtime() {
+        let _others_wait = LEAVES.lock();
         let (here, runtime) = (std::thread::current().id(), Handle::current().id());
         let apart = Apart::ask().expect("nobody else is apart");
         let there = apart.run(|| {

@@ -30,18 +30,36 @@ const APART: Duration = Duration::from_millis(100);
 const IDLE_TICK: Duration = Duration::from_millis(100);
 const IDLE_TICKS: u64 = 100;
 
+pub static TICKS: Ticks = Ticks::new();
+
 /// How often the epoch has moved, so that a call can tell a tick that finds it computing from one that passed before.
-static TICKS: AtomicU64 = AtomicU64::new(0);
+#[derive(Debug)]
+pub struct Ticks {
+    count: AtomicU64,
+    /// The last of them that found a call computing.
+    found: AtomicU64,
+}
 
-/// The last of them that found a call computing.
-static FOUND: AtomicU64 = AtomicU64::new(0);
+impl Ticks {
+    const fn new() -> Self {
+        Self { count: AtomicU64::new(0), found: AtomicU64::new(0) }
+    }
 
-/// Counts a tick; the epoch moves after it. Gives how long it is to the next.
-pub fn count_tick() -> Duration {
-    let tick = TICKS.fetch_add(1, Ordering::Relaxed);
-    match tick.saturating_sub(FOUND.load(Ordering::Relaxed)) {
-        ..IDLE_TICKS => TICK,
-        _ => IDLE_TICK,
+    /// Counts a tick; the epoch moves after it. Gives how long it is to the next.
+    pub fn add(&self) -> Duration {
+        let tick = self.count.fetch_add(1, Ordering::Relaxed);
+        match tick.saturating_sub(self.found.load(Ordering::Relaxed)) {
+            ..IDLE_TICKS => TICK,
+            _ => IDLE_TICK,
+        }
+    }
+
+    fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    fn found(&self, tick: u64) {
+        self.found.store(tick, Ordering::Relaxed);
     }
 }
 
@@ -128,7 +146,7 @@ impl Cpu {
 
     fn turn_to<F: Future>(&self, call: Pin<&mut F>, context: &mut Context<'_>) -> Poll<F::Output> {
         self.resumed.store(self.now(), Ordering::Relaxed);
-        self.ticks.store(TICKS.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.ticks.store(TICKS.count(), Ordering::Relaxed);
         if self.turn.load(Ordering::Relaxed) != 0 {
             self.turn.store(thread_clock(), Ordering::Relaxed);
         }
@@ -169,12 +187,12 @@ impl Cpu {
             let text = format!("computed longer than {} ms in one call", self.limit.as_millis());
             return Err(Broken { kind: TrapKind::Cpu, text }.into());
         }
-        let ticks = TICKS.load(Ordering::Relaxed);
+        let ticks = TICKS.count();
         if self.ticks.load(Ordering::Relaxed) == ticks {
             // It passed while the call waited, or before.
             return Ok(UpdateDeadline::Continue(1));
         }
-        FOUND.store(ticks, Ordering::Relaxed);
+        TICKS.found(ticks);
         if let Some(rest) = self.pace.rest_within(Duration::from_nanos(turn)) {
             self.held_up.fetch_add(rest.as_nanos() as u64, Ordering::Relaxed);
             return Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::time::sleep(rest))));
@@ -197,4 +215,55 @@ impl Cpu {
 
 fn thread_clock() -> u64 {
     thread::computing_time().as_nanos() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use wasmtime::{Linker, Module};
+
+    use super::*;
+    use crate::capability::Printing;
+    use crate::plugin::{PluginKind, apart, tests};
+
+    /// `(module (func (export "f") (loop (br 0))))`
+    const ENDLESS: &[u8] =
+        b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x07\x05\x01\x01f\0\0\x0a\x09\x01\x07\0\x03\x40\x0c\0\x0b\x0b";
+    const LIMIT: Duration = Duration::from_millis(200);
+    const LONG_ENOUGH: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_call_for_which_no_leave_is_left_goes_on_among_the_workers() {
+        let _others_wait = apart::LEAVES.lock();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("it starts");
+        let _runtime = runtime.enter();
+        let _leaves: Vec<Apart> = std::iter::from_fn(Apart::ask).collect();
+
+        let engine = tests::engine();
+        let module = Module::new(engine.wasm(), ENDLESS).expect("it is one");
+        let state = State::new(&tests::stage(PluginKind::Interceptor), Printing::Log).expect("nothing is granted");
+        let mut store = Store::new(engine.wasm(), state);
+        let cpu = Cpu::watch(&mut store, LIMIT, Arc::default());
+        let looping = runtime.spawn(async move {
+            let instance =
+                Linker::new(store.engine()).instantiate_async(&mut store, &module).await.expect("no imports");
+            let endless = instance.get_typed_func::<(), ()>(&mut store, "f").expect("it is exported");
+            cpu.meter(endless.call_async(&mut store, ())).await.expect_err("nothing else ends it")
+        });
+        let ended = runtime.block_on(async { tokio::time::timeout(LONG_ENOUGH, looping).await });
+        let error = ended.expect("it came to its limit").expect("it did not panic");
+        let broken: &Broken = error.downcast_ref().expect("the limit ended it");
+        assert_eq!(broken.kind, TrapKind::Cpu);
+    }
+
+    #[test]
+    fn the_epoch_slows_down_when_nobody_computes_and_is_as_quick_as_before_at_the_first_that_does() {
+        let ticks = Ticks::new();
+        for _ in 0..IDLE_TICKS {
+            assert_eq!(ticks.add(), TICK);
+        }
+        assert_eq!(ticks.add(), IDLE_TICK);
+        ticks.found(ticks.count());
+        assert_eq!(ticks.add(), TICK);
+    }
 }

@@ -12,7 +12,7 @@ use wasmtime::component::Linker;
 use super::cache::Cache;
 use super::compile::{self, Source};
 use super::compiler::Compiler;
-use super::cpu::{self, TICK};
+use super::cpu::{TICK, TICKS};
 use super::standard::{self, Standard};
 use super::{Plugin, PluginError, PluginKind, PluginOrigin};
 use crate::capability::{self, State};
@@ -149,7 +149,7 @@ impl Ticker {
         let thread = crate::thread::spawn("wasmflow-epoch", move || {
             let mut next = TICK;
             while stopped.recv_timeout(next) == Err(RecvTimeoutError::Timeout) {
-                next = cpu::count_tick();
+                next = TICKS.add();
                 wasm.increment_epoch();
             }
         })?;

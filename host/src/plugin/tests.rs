@@ -7,7 +7,7 @@ use super::*;
 use crate::event::{Batch, Packed};
 use crate::position::Position;
 
-fn engine() -> Engine {
+pub fn engine() -> Engine {
     Engine::new(EngineOptions::default()).expect("the engine starts")
 }
 
@@ -15,7 +15,7 @@ fn standard(name: &str, kind: PluginKind) -> PluginOrigin {
     PluginOrigin::Standard { name: name.into(), kind }
 }
 
-fn stage(plugin_kind: PluginKind) -> StageContext {
+pub fn stage(plugin_kind: PluginKind) -> StageContext {
     StageContext {
         pipeline: "test".into(),
         stage: "stage".into(),

@@ -119,7 +119,7 @@ impl SourceRunner {
         }
         match self.poll(0, Duration::ZERO).await? {
             Some(Progress::Events(polled)) => self.early.push_back(polled),
-            Some(Progress::Finished) => self.finished = true,
+            Some(Progress::Finished) => self.finish(),
             Some(Progress::Idle) | None => {}
         }
         Ok(())

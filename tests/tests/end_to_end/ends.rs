@@ -1,4 +1,4 @@
-//! Where a finite Kafka source ends.
+//! Where finite sources end, and that they say so.
 
 use std::time::Duration;
 
@@ -55,4 +55,22 @@ fn a_topic_that_ends_in_a_transaction_is_read_to_its_end() -> anyhow::Result<()>
     let printed = PipelineFile::new("marked", &stages).run().expect_done(LIMIT);
     assert_eq!(printed, ["kept", "kept too"]);
     Ok(())
+}
+
+#[test]
+fn a_source_that_ends_while_its_last_events_wait_for_room_says_so() {
+    // The sink's broker is nowhere: the second batch waits for ever.
+    let sink = pipelines::topic_sink(&pipelines::connection("127.0.0.1:1"), "t");
+    let sink = sink.replace("type = \"memory\"", "type = \"memory\"\n    capacity_events = 10");
+    let source = r#"
+    [sources.stress]
+    plugin = "stress"
+    channels = ["events"]
+    batch_events = 10
+    config = { total = 20 }
+"#;
+    let pipeline = PipelineFile::new("ends-full", &format!("{sink}{source}"));
+    let agent = pipeline.run();
+    agent.expect_log("finished", LIMIT);
+    agent.kill();
 }

@@ -28,6 +28,7 @@ struct Copying {
     partitions: i32,
     compressed: bool,
     intercepted: bool,
+    channel: Channel,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -36,16 +37,29 @@ enum Promise {
     ExactlyOnce,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Channel {
+    Memory,
+    File,
+}
+
 use Promise::{AtLeastOnce, ExactlyOnce};
 
-const USUAL: Copying =
-    Copying { promise: AtLeastOnce, body_bytes: 100, partitions: 4, compressed: false, intercepted: true };
+const USUAL: Copying = Copying {
+    promise: AtLeastOnce,
+    body_bytes: 100,
+    partitions: 4,
+    compressed: false,
+    intercepted: true,
+    channel: Channel::Memory,
+};
 
 /// The cells that the targets name.
 const TARGETS: &[Copying] = &[
     USUAL,
     Copying { promise: ExactlyOnce, ..USUAL },
     Copying { intercepted: false, ..USUAL },
+    Copying { intercepted: false, channel: Channel::File, ..USUAL },
     Copying { body_bytes: 1024, ..USUAL },
 ];
 
@@ -61,7 +75,7 @@ pub fn matrix(report: &mut Report, measuring: &Measuring) -> anyhow::Result<()> 
         for body_bytes in [100, 1024] {
             for partitions in [1, 4, 16] {
                 for compressed in [false, true] {
-                    cells.push(Copying { promise, body_bytes, partitions, compressed, intercepted: true });
+                    cells.push(Copying { promise, body_bytes, partitions, compressed, ..USUAL });
                 }
             }
         }
@@ -145,7 +159,8 @@ impl Copying {
             if self.partitions == 1 { "1 partition".into() } else { format!("{} partitions", self.partitions) };
         let lz4 = if self.compressed { ", lz4" } else { "" };
         let interceptor = if self.intercepted { "" } else { ", no interceptor" };
-        format!("{promise}, {size}, {partitions}{lz4}{interceptor}")
+        let channel = if self.channel == Channel::File { ", file channel" } else { "" };
+        format!("{promise}, {size}, {partitions}{lz4}{interceptor}{channel}")
     }
 
     fn reference(&self) -> &'static str {
@@ -181,6 +196,9 @@ impl Copying {
         let mut stages = pipelines::topic_to_topic(&broker.address(), &self.input(), to);
         if !self.intercepted {
             stages = stages.replace("    interceptors = [\"affix\"]\n", "").replace(pipelines::AFFIX, "");
+        }
+        if self.channel == Channel::File {
+            stages = stages.replace("type = \"memory\"", "type = \"file\"");
         }
         if self.compressed {
             stages = stages.replacen("[kafka.main]\n", "[kafka.main]\n    \"compression.type\" = \"lz4\"\n", 1);

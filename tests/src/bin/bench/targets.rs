@@ -106,6 +106,7 @@ use Figure::{Cpu, CpuRatio, Ratio, Resident, Value};
 const COPY: [&str; 2] = ["kafka", "at least once, 100 B, 4 partitions"];
 const ONCE: [&str; 2] = ["kafka", "exactly once, 100 B, 4 partitions"];
 const PLAIN_COPY: [&str; 2] = ["kafka", "at least once, 100 B, 4 partitions, no interceptor"];
+const LOGGED_COPY: [&str; 2] = ["kafka", "at least once, 100 B, 4 partitions, no interceptor, file channel"];
 const LARGE_COPY: [&str; 2] = ["kafka", "at least once, 1 KiB, 4 partitions"];
 const TAIL: [&str; 2] = ["tail", "1 GB of 100 B lines to null"];
 const TAIL_WASM: [&str; 2] = ["tail", "1 GB of 100 B lines, prefix-suffix, to null"];
@@ -182,6 +183,12 @@ const TARGETS: &[Target] = &[
         PLAIN_COPY,
         CpuRatio,
         AtMost(3.9 / RAW_CPU / 4.0),
+    ),
+    target(
+        "4 x ahead of Flume from Kafka to Kafka by a file channel (51)",
+        LOGGED_COPY,
+        CpuRatio,
+        AtMost(51.0 / RAW_CPU / 4.0),
     ),
     target("4 x ahead of Flume with 1 KiB bodies (12.7)", LARGE_COPY, CpuRatio, AtMost(12.7 / RAW_LARGE_CPU / 4.0)),
     target("ahead of Kafka Connect's exactly-once source (5.3)", ONCE, CpuRatio, AtMost(5.3 / RAW_TRANSACTIONAL_CPU)),
