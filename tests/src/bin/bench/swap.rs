@@ -28,8 +28,8 @@ const SWAPS_OF_ENDS: usize = 200;
 const SPAN: Duration = Duration::from_secs(12);
 /// So long a generation of an interceptor serves before it is swapped, for its gaps without swaps: thirty transactions.
 const UNDISTURBED: Duration = Duration::from_secs(3);
-/// 1 GB: more than are copied while the stages are swapped.
-const RECORDS: u64 = 8_000_000;
+/// 3 GB: more than are copied while the stages are swapped, at most 40 s.
+const RECORDS: u64 = 24_000_000;
 
 /// The waits at the swaps of one stage, in milliseconds.
 #[derive(Default)]
