@@ -16,7 +16,7 @@ const NICENESS: i32 = 10;
 
 static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
 
-/// Whose test takes all leaves there are.
+/// Held by a test that takes all leaves there are.
 #[cfg(test)]
 pub static LEAVES: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
 

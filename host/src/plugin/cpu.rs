@@ -30,6 +30,7 @@ const APART: Duration = Duration::from_millis(100);
 const IDLE_TICK: Duration = Duration::from_millis(100);
 const IDLE_TICKS: u64 = 100;
 
+/// Of all engines of the process.
 pub static TICKS: Ticks = Ticks::new();
 
 /// How often the epoch has moved, so that a call can tell a tick that finds it computing from one that passed before.
