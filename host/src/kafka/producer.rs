@@ -254,19 +254,10 @@ impl Shared {
         }
         let in_flight = pending.deliveries.values().map(|delivery| delivery.records.rows.len()).sum();
         drop(pending);
-        if self.left_out.is_some() {
-            self.set_known(&done);
-        }
         done.into_iter().for_each(Delivery::finish);
         if let Some((failure, alone)) = loss {
             self.lose(failure, if alone { Packing::Alone { records: in_flight } } else { Packing::Together });
         }
-    }
-
-    fn set_known(&self, done: &[Delivery]) {
-        let topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = done.iter().flat_map(|delivery| &delivery.records.topics).filter_map(|name| topics.get(name));
-        known.for_each(|topic| topic.set_known());
     }
 
     /// Whether the delivery is done; or why the producer is lost, and whether records must travel alone from now on.
@@ -328,9 +319,7 @@ impl Shared {
     /// Adds a report for each record that librdkafka did not take.
     fn hand_over(&self, records: &Records, number: u32, refused: &mut Vec<Report>) -> Result<(), Failure> {
         let topics: Vec<_> = records.topics.iter().map(|name| self.topic(name)).collect::<Result<_, _>>()?;
-        let is_safe =
-            self.left_out.is_none() || records.partitions.is_none() || topics.iter().all(|topic| topic.is_known());
-        if records.are_plain() && is_safe {
+        if records.are_plain() {
             self.hand_over_together(records, &topics, number, refused);
         } else {
             self.hand_over_singly(records, &topics, number, refused);
@@ -357,14 +346,21 @@ impl Shared {
 
     fn hand_over_singly(&self, records: &Records, topics: &[Arc<Topic>], number: u32, refused: &mut Vec<Report>) {
         let mut rows = RecordCursor::new(records, number);
+        // Where the first record went of which nothing says where: the others follow it.
+        let mut chosen = vec![None; topics.len()];
         for index in 0..records.rows.len() {
-            let topic = &topics[records.topic_of.as_ref().map_or(0, |topic_of| topic_of[index] as usize)];
-            let record = rows.record(index);
+            let topic_number = records.topic_of.as_ref().map_or(0, |topic_of| topic_of[index] as usize);
+            let topic = &topics[topic_number];
+            let mut record = rows.record(index);
             let timestamp = records.timestamps.as_ref().and_then(|timestamps| timestamps[index]);
             let headers = headers_of(records, records.rows[index] as usize);
+            if record.is_loose() {
+                record.partition = chosen[topic_number];
+            }
             // SAFETY: as in `hand_over_together`.
-            if let Err(error) = unsafe { send_one(topic, record, timestamp, headers) } {
-                refused.push(Report { partition: -1, tag: record.tag, code: error.code });
+            match unsafe { send_one(topic, record, timestamp, headers) } {
+                Ok(partition) => chosen[topic_number] = partition.or(chosen[topic_number]),
+                Err(error) => refused.push(Report { partition: -1, tag: record.tag, code: error.code }),
             }
         }
     }

@@ -1,5 +1,7 @@
 //! The host's Kafka against an embedded broker: what goes in comes out, and what goes wrong costs nothing.
 
+mod partitions;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -165,3 +165,32 @@ fn a_poison_record_is_a_dead_letter_in_the_same_transaction() -> anyhow::Result<
     }
     Ok(())
 }
+
+/// librdkafka keeps for ever what it refuses of records that name their partitions one by one: 200 bytes of each event.
+#[test]
+fn events_for_a_partition_that_there_is_not_are_set_aside_and_nothing_of_them_is_kept() {
+    const EVENTS: usize = 20_000;
+    let source = format!(
+        r#"
+    [sources.load]
+    plugin = "stress"
+    channels = ["events"]
+    config = {{ size_bytes = 10, total = {EVENTS}, rate = {EVENTS} }}
+    interceptors = ["nowhere"]
+
+    [interceptors.nowhere]
+    plugin = "static"
+    config = {{ headers = {{ "kafka.partition" = "99" }} }}
+"#
+    );
+    let pipeline = PipelineFile::new(
+        "nowhere",
+        &[&source, &*pipelines::topic_sink("embedded = true", "t"), pipelines::LETTERS].concat(),
+    );
+    pipeline.promise("dead_letters = \"refused\"\n");
+    let ended = pipeline.run().wait(LIMIT);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert_eq!(ended.stdout.len(), EVENTS);
+    // It says so of a producer that ends with any left.
+    assert!(!ended.stderr.contains("still in queue"), "{}", ended.stderr);
+}

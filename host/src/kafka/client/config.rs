@@ -9,8 +9,8 @@ use sys::rd_kafka_conf_res_t as Answer;
 
 use super::{Role, c_string, log};
 
-/// librdkafka writes an explanation of at most this length.
-const EXPLANATION_BYTES: usize = 512;
+/// Limit: librdkafka writes an explanation of at most this length, and no value that is asked for is longer.
+const TEXT_BYTES: usize = 512;
 
 /// The options of one client.
 pub struct ClientConfig {
@@ -32,7 +32,7 @@ impl ClientConfig {
     /// secret's is not to be shown.
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
         let (name, value) = (c_string(name), c_string(value));
-        let mut explanation = [0; EXPLANATION_BYTES];
+        let mut explanation = [0; TEXT_BYTES];
         // SAFETY: the object is ours, the strings outlive the call, the buffer has the length given.
         let answer = unsafe {
             sys::rd_kafka_conf_set(
@@ -43,7 +43,18 @@ impl ClientConfig {
                 explanation.len(),
             )
         };
-        if answer == Answer::RD_KAFKA_CONF_OK { Ok(()) } else { Err(explained(&explanation)) }
+        if answer == Answer::RD_KAFKA_CONF_OK { Ok(()) } else { Err(text_in(&explanation)) }
+    }
+
+    /// An option's value, as far as librdkafka shows it.
+    pub(super) fn get(&self, name: &str) -> Option<String> {
+        let mut value = [0; TEXT_BYTES];
+        let mut length = value.len();
+        // SAFETY: the object is ours, the name outlives the call, the buffer has the length given.
+        let answer = unsafe {
+            sys::rd_kafka_conf_get(self.conf.as_ptr(), c_string(name).as_ptr(), value.as_mut_ptr(), &mut length)
+        };
+        (answer == Answer::RD_KAFKA_CONF_OK).then(|| text_in(&value))
     }
 
     /// Makes the client. Its connections that end are counted in `closed`, which must outlive it.
@@ -55,7 +66,7 @@ impl ClientConfig {
                 sys::RD_KAFKA_EVENT_REBALANCE | sys::RD_KAFKA_EVENT_OFFSET_COMMIT,
             ),
         };
-        let mut explanation = [0; EXPLANATION_BYTES];
+        let mut explanation = [0; TEXT_BYTES];
         // SAFETY: the object is ours; `rd_kafka_new` takes it over when it succeeds, and only then is it forgotten.
         let rk = unsafe {
             sys::rd_kafka_conf_set_log_cb(self.conf.as_ptr(), Some(log::line));
@@ -64,7 +75,7 @@ impl ClientConfig {
             sys::rd_kafka_conf_set_events(self.conf.as_ptr(), events | sys::RD_KAFKA_EVENT_ERROR);
             sys::rd_kafka_new(kind, self.conf.as_ptr(), explanation.as_mut_ptr(), explanation.len())
         };
-        let rk = NonNull::new(rk).ok_or_else(|| explained(&explanation))?;
+        let rk = NonNull::new(rk).ok_or_else(|| text_in(&explanation))?;
         std::mem::forget(self);
         Ok(rk)
     }
@@ -103,8 +114,8 @@ pub fn option_names() -> Vec<String> {
     }
 }
 
-fn explained(explanation: &[c_char; EXPLANATION_BYTES]) -> String {
+fn text_in(buffer: &[c_char; TEXT_BYTES]) -> String {
     // SAFETY: `c_char` and `u8` have the same layout.
-    let bytes = unsafe { &*std::ptr::from_ref(explanation).cast::<[u8; EXPLANATION_BYTES]>() };
+    let bytes = unsafe { &*std::ptr::from_ref(buffer).cast::<[u8; TEXT_BYTES]>() };
     CStr::from_bytes_until_nul(bytes).map(|text| text.to_string_lossy().into_owned()).unwrap_or_default()
 }

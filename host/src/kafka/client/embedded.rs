@@ -94,6 +94,13 @@ impl EmbeddedBroker {
         }
     }
 
+    /// Metadata answers name no leader of this partition from now on.
+    pub fn take_leader(&self, topic: &str, partition: i32) {
+        let topic = super::c_string(topic);
+        // SAFETY: as above; -1 is no broker.
+        unsafe { sys::rd_kafka_mock_partition_set_leader(self.cluster.as_ptr(), topic.as_ptr(), partition, -1) };
+    }
+
     /// Metadata answers say this of the topic from now on.
     pub fn fail_topic(&self, topic: &str, code: super::Code) {
         let topic = super::c_string(topic);

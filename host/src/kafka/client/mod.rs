@@ -14,6 +14,7 @@ mod event;
 mod group;
 mod log;
 mod offsets;
+mod partitioner;
 mod produce;
 mod transaction;
 
@@ -36,6 +37,8 @@ pub use offsets::{TopicOffset, offset};
 pub use produce::{Headers, RecordBatch, RecordToSend, Topic, send_one};
 pub use transaction::{Class, GroupMetadata, TransactionError};
 
+use partitioner::Partitioning;
+
 /// Held by whatever must be gone before a pipeline may say that it has stopped.
 pub type Alive = Arc<dyn Any + Send + Sync>;
 
@@ -57,6 +60,8 @@ struct Handle {
     alive: Option<Alive>,
     /// Connections that have ended.
     closed: Arc<AtomicU64>,
+    /// Of a producer.
+    partitioning: Option<Partitioning>,
 }
 
 // SAFETY: librdkafka's client and queue handles may be used from any thread at the same time; both pointers live as long as
@@ -70,7 +75,8 @@ impl Client {
     ///
     /// # Errors
     /// When librdkafka refuses the options as a whole: two that contradict each other, a certificate that cannot be read.
-    pub fn start(role: Role, config: ClientConfig, alive: Alive) -> Result<Self, String> {
+    pub fn start(role: Role, mut config: ClientConfig, alive: Alive) -> Result<Self, String> {
+        let partitioning = (role == Role::Producer).then(|| Partitioning::take(&mut config)).transpose()?;
         let closed = Arc::<AtomicU64>::default();
         let rk = config.start(role, &closed)?;
         // SAFETY: `rk` is a client just made; a consumer has its group's queue as soon as `group.id` is set, which
@@ -85,7 +91,7 @@ impl Client {
             }
         };
         let events = NonNull::new(events).ok_or("the client has no event queue: `group.id` is missing")?;
-        Ok(Self(Arc::new(Handle { rk, events, keep: Mutex::default(), alive: Some(alive), closed })))
+        Ok(Self(Arc::new(Handle { rk, events, keep: Mutex::default(), alive: Some(alive), closed, partitioning })))
     }
 
     /// The next event, or nothing within the wait. For a consumer this is the poll that `max.poll.interval.ms` watches.

@@ -2,7 +2,6 @@
 
 use std::ffi::c_void;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rdkafka_sys as sys;
@@ -11,6 +10,7 @@ use sys::rd_kafka_vtype_t as Kind;
 use super::error::{ClientError, Code};
 use super::event::Report;
 use super::offsets::{OffsetList, TopicOffset};
+use super::partitioner::{self, chosen_by};
 use super::{Client, c_string, milliseconds};
 
 /// `RD_KAFKA_PARTITION_UA`: the partitioner decides.
@@ -52,7 +52,6 @@ pub struct Topic {
     topic: NonNull<sys::rd_kafka_topic_t>,
     /// Keeps the client alive for as long as the topic's handle.
     client: Client,
-    known: AtomicBool,
 }
 
 // SAFETY: librdkafka's topic handles may be used from any thread at the same time; the client outlives them.
@@ -64,22 +63,32 @@ impl Topic {
     /// # Errors
     /// When librdkafka does not take the name.
     pub fn new(client: &Client, name: &str) -> Result<Self, ClientError> {
-        // SAFETY: client and name live for the call; no configuration means the client's.
-        let topic = unsafe { sys::rd_kafka_topic_new(client.rk(), c_string(name).as_ptr(), std::ptr::null_mut()) };
+        // SAFETY: client and name live for the call, which takes the configuration over.
+        let topic = unsafe {
+            let conf = sys::rd_kafka_default_topic_conf_dup(client.rk());
+            if let Some(partitioning) = client.0.partitioning {
+                sys::rd_kafka_topic_conf_set_partitioner_cb(conf, Some(partitioner::choose));
+                sys::rd_kafka_topic_conf_set_opaque(conf, partitioning.to_opaque());
+            }
+            sys::rd_kafka_topic_new(client.rk(), c_string(name).as_ptr(), conf)
+        };
         let topic = NonNull::new(topic).ok_or_else(|| ClientError::from_code(Code::TOPIC_INVALID))?;
-        Ok(Self { topic, client: client.clone(), known: AtomicBool::new(false) })
+        Ok(Self { topic, client: client.clone() })
     }
 
-    /// Whether the brokers have acknowledged a record of it, and so librdkafka knows its partitions.
+    /// Hands records over that all go to one partition, or each where the partitioner says; how many were taken.
     ///
-    /// Before that `rd_kafka_produce_batch` of librdkafka 2.12 adds a partition -1 to a transaction when its records name their
-    /// partitions, and the transaction fails with it: such records go one by one.
-    pub fn is_known(&self) -> bool {
-        self.known.load(Ordering::Acquire)
-    }
-
-    pub fn set_known(&self) {
-        self.known.store(true, Ordering::Release);
+    /// A partition is named once for all rather than by each record (`RD_KAFKA_MSG_F_PARTITION`): librdkafka 2.12 keeps for ever what it
+    /// refuses then, and adds a partition -1 to a transaction when it does not know the topic yet.
+    ///
+    /// # Safety
+    /// As for [`RecordBatch::send`].
+    unsafe fn produce(&self, partition: i32, records: &mut [sys::rd_kafka_message_t]) -> usize {
+        let count = i32::try_from(records.len()).expect("a batch is far smaller");
+        // SAFETY: the topic lives; the records are ours and promised by the caller.
+        let taken =
+            unsafe { sys::rd_kafka_produce_batch(self.topic.as_ptr(), partition, 0, records.as_mut_ptr(), count) };
+        usize::try_from(taken).unwrap_or_default()
     }
 }
 
@@ -102,12 +111,22 @@ pub struct RecordToSend<'a> {
     pub tag: u64,
 }
 
+impl RecordToSend<'_> {
+    /// Nothing says where it goes.
+    pub fn is_loose(&self) -> bool {
+        self.key.is_none() && self.partition.is_none()
+    }
+}
+
 /// Records on their way into one topic, in order.
 ///
 /// Keys and headers are copied by librdkafka, values are not: it reads them until the record's report.
 #[derive(Default)]
 pub struct RecordBatch {
     records: Vec<sys::rd_kafka_message_t>,
+    /// How many of them have neither key nor partition, and how many name their partition.
+    loose: usize,
+    placed: usize,
 }
 
 // SAFETY: the pointers in it are read by librdkafka only, under the promise of `send`.
@@ -117,6 +136,8 @@ impl RecordBatch {
     pub fn push(&mut self, record: RecordToSend<'_>) {
         let (payload, len) = pointer(record.value);
         let (key, key_len) = pointer(record.key);
+        self.loose += usize::from(record.is_loose());
+        self.placed += usize::from(record.partition.is_some());
         self.records.push(sys::rd_kafka_message_t {
             err: sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR,
             rkt: std::ptr::null_mut(),
@@ -136,17 +157,11 @@ impl RecordBatch {
     /// The values of the records live, unchanged, until their reports have come or the client is gone; the keys for
     /// this call.
     pub unsafe fn send(&mut self, topic: &Topic, refused: &mut Vec<Report>) {
-        // SAFETY: the topic lives; the records are ours and promised by the caller.
+        // SAFETY: promised by the caller.
         let taken = unsafe {
-            sys::rd_kafka_produce_batch(
-                topic.topic.as_ptr(),
-                ANY_PARTITION,
-                sys::RD_KAFKA_MSG_F_PARTITION,
-                self.records.as_mut_ptr(),
-                i32::try_from(self.records.len()).expect("a batch is far smaller"),
-            )
+            if self.loose == self.records.len() { self.send_loose(topic) } else { self.send_by_partition(topic) }
         };
-        if usize::try_from(taken) != Ok(self.records.len()) {
+        if taken != self.records.len() {
             let reports = self.records.iter().map(|record| {
                 let (tag, partition) = (record._private as u64, record.partition);
                 Report { tag, code: record.err.into(), partition }
@@ -154,6 +169,36 @@ impl RecordBatch {
             refused.extend(reports.filter(|report| report.code != Code::OK));
         }
         self.records.clear();
+        (self.loose, self.placed) = (0, 0);
+    }
+
+    /// The partitioner is asked for the first record, and the others follow it.
+    ///
+    /// # Safety
+    /// As for [`send`](Self::send).
+    unsafe fn send_loose(&mut self, topic: &Topic) -> usize {
+        let first = self.records.len().min(1);
+        let (first, others) = self.records.split_at_mut(first);
+        // SAFETY: promised by the caller.
+        unsafe {
+            let (first_taken, chosen) = chosen_by(|| topic.produce(ANY_PARTITION, first));
+            let taken = topic.produce(chosen.unwrap_or(ANY_PARTITION), others);
+            // The topic may have lost the partition in between.
+            let taken = if taken == 0 { topic.produce(ANY_PARTITION, others) } else { taken };
+            first_taken + taken
+        }
+    }
+
+    /// # Safety
+    /// As for [`send`](Self::send).
+    unsafe fn send_by_partition(&mut self, topic: &Topic) -> usize {
+        // Where one goes by its key, it may meet one that names the partition: then their order stays.
+        if self.placed == self.records.len() {
+            self.records.sort_by_key(|record| record.partition);
+        }
+        let runs = self.records.chunk_by_mut(|left, right| left.partition == right.partition);
+        // SAFETY: promised by the caller.
+        runs.map(|run| unsafe { topic.produce(run[0].partition, run) }).sum()
     }
 }
 
@@ -185,7 +230,8 @@ impl Drop for Headers {
     }
 }
 
-/// Hands over one record with headers or a timestamp (milliseconds since 1970).
+/// Hands over one record with headers or a timestamp (milliseconds since 1970); the partition that was chosen for it, if it has neither
+/// a key nor a partition.
 ///
 /// # Errors
 /// When librdkafka does not take it.
@@ -197,7 +243,7 @@ pub unsafe fn send_one(
     record: RecordToSend<'_>,
     timestamp: Option<i64>,
     headers: Option<Headers>,
-) -> Result<(), ClientError> {
+) -> Result<Option<i32>, ClientError> {
     let mut units = Units::new();
     units.push(Kind::RD_KAFKA_VTYPE_RKT, |unit| unit.rkt = topic.topic.as_ptr());
     units.push(Kind::RD_KAFKA_VTYPE_PARTITION, |unit| unit.i32_ = record.partition.unwrap_or(ANY_PARTITION));
@@ -211,14 +257,15 @@ pub unsafe fn send_one(
         units.push(Kind::RD_KAFKA_VTYPE_HEADERS, |unit| unit.headers = headers.0);
     }
     // SAFETY: topic, record and headers live for the call, the value as promised by the caller.
-    unsafe {
-        ClientError::from_object(sys::rd_kafka_produceva(topic.client.rk(), units.list.as_ptr(), units.count))?;
-    }
+    let (sent, chosen) =
+        chosen_by(|| unsafe { sys::rd_kafka_produceva(topic.client.rk(), units.list.as_ptr(), units.count) });
+    // SAFETY: the error is the call's own.
+    unsafe { ClientError::from_object(sent)? };
     if let Some(mut headers) = headers {
         // The record has taken them over.
         headers.0 = std::ptr::null_mut();
     }
-    Ok(())
+    Ok(chosen)
 }
 
 /// The arguments of one `rd_kafka_produceva`.
