@@ -1,7 +1,7 @@
 //! Which partition takes a record that names none.
 //!
 //! librdkafka answers that for each record anew: without a key it looks at the clock twice and takes the partition's lock for it, which
-//! was a tenth of the processor of a copy (tests/bench/README.md). Here it asks [`choose`] instead, once for records that are handed over
+//! was a fifth of the processor of a copy (tests/bench/README.md). Here it asks [`choose`] instead, once for records that are handed over
 //! together, and the others follow the first: [`chosen_by`] hears the answer. The answers are librdkafka's own, but that
 //! those without a key go by the time, not by what the topic has seen before.
 
