@@ -18,7 +18,8 @@ use super::config::ClientConfig;
 /// The option that says how long records without a key keep to one partition, so that batches fill.
 const LINGER: &str = "sticky.partitioning.linger.ms";
 
-/// Limit: so many partitions are looked at for one whose leader is known; where all of these have none, records wait for the first.
+/// Limit: so many partitions are looked at for one whose leader is known; where all of these have none, as when a topic has just
+/// become known, records wait for the leader of the first.
 const TRIES: usize = 16;
 
 type Function = unsafe extern "C" fn(

@@ -84,6 +84,9 @@ impl Topic {
     /// # Safety
     /// As for [`RecordBatch::send`].
     unsafe fn produce(&self, partition: i32, records: &mut [sys::rd_kafka_message_t]) -> usize {
+        if records.is_empty() {
+            return 0;
+        }
         let count = i32::try_from(records.len()).expect("a batch is far smaller");
         // SAFETY: the topic lives; the records are ours and promised by the caller.
         let taken =

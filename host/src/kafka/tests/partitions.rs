@@ -100,7 +100,9 @@ async fn records_without_a_key_pass_by_partitions_that_have_no_leader() {
     fixture.broker().make_topic("t", 4);
     (0..3).for_each(|partition| fixture.broker().take_leader("t", partition));
     let stage = fixture.stage("writer");
-    for batch in 0..10 {
+    // A client that has just heard of a topic knows no leader yet, and lets records wait anywhere.
+    send(&stage, &named(0, 1, &[("partition", "3")]), &options("t")).await.expect("it is sent");
+    for batch in 1..10 {
         let sent = tokio::time::timeout(PATIENCE, send(&stage, &named(batch, 10, &[]), &anywhere("t"))).await;
         sent.expect("no record waits for a leader").expect("it is sent");
         tokio::time::sleep(NEXT_TIME).await;
