@@ -33,9 +33,10 @@ impl Sample {
     }
 
     /// # Errors
-    /// When no time was measured: what was taken off took as long as all.
+    /// When nothing was measured, or no time: what was taken off took as long as all, or the first look came when all was done.
     fn checked(self) -> anyhow::Result<Self> {
         ensure!(self.value.is_finite(), "what was taken off for the start took as long as all");
+        ensure!(self.cpu.is_none_or(f64::is_finite), "it was over before it was looked at");
         Ok(self)
     }
 }
