@@ -228,6 +228,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_run_of_which_nothing_was_seen_is_no_figure() {
+        let cost = |milliseconds| Cost {
+            wall: Duration::from_millis(milliseconds),
+            cpu: Duration::from_millis(milliseconds),
+            peak_resident_bytes: 1,
+        };
+        assert!(Sample::rate(1.0, &cost(1)).checked().is_ok());
+        assert!(Sample::rate(0.0, &cost(1)).checked().is_err());
+        assert!(Sample::rate(0.0, &cost(0)).checked().is_err());
+        assert!(Sample::rate(1.0, &cost(0)).checked().is_err());
+        // Beyond the reference, or idle.
+        assert!(Sample::of(-4.0).checked().is_ok() && Sample::of(0.0).checked().is_ok());
+    }
+
+    #[test]
     fn entrants_take_turns_and_each_round_is_compared_with_itself() {
         let turns = RefCell::new(String::new());
         let mut contest = Contest::turning(3);

@@ -67,7 +67,7 @@ pub fn measure(report: &mut Report, measuring: &Measuring) -> anyhow::Result<()>
     copies(report, TARGETS, measuring.runs)
 }
 
-/// Every combination of promise, size, partitions and compression, which takes more than an hour; without `--whole` those that
+/// Every combination of promise, size, partitions and compression, three times as many; without `--whole` those that
 /// differ from the usual cell in one thing.
 pub fn matrix(report: &mut Report, measuring: &Measuring) -> anyhow::Result<()> {
     let mut cells = Vec::new();

@@ -53,7 +53,7 @@ const PARTS: &[(&str, Part)] = &[
     ("workers", |report, _| workers::measure(report)),
 ];
 
-/// Measures wasmflow: each line a workload, wasmflow's figure, its reference in the same run, and the ratio. Takes 35 minutes;
+/// Measures wasmflow: each line a workload, wasmflow's figure, its reference in the same run, and the ratio. Takes half an hour;
 /// the machine must do nothing else.
 #[derive(Parser)]
 #[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true, max_term_width = 100)]
